@@ -6,7 +6,7 @@ use std::fmt;
 use prost::Message as _;
 use tonic::Status;
 
-use crate::v1::FailureDetail;
+use crate::v1::{ChangeFailure, FailureDetail};
 
 /// The kind of a failure. It decides the gRPC status and the CLI's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -152,25 +152,59 @@ fn cut_log(lines: Vec<String>) -> Vec<String> {
     kept
 }
 
+/// The message and the details of a failure, within their limits, and its gRPC status.
+fn parts(failure: Failure) -> (String, FailureDetail, tonic::Code) {
+    let (_, name, status) = CODES
+        .iter()
+        .find(|(code, ..)| *code == failure.code)
+        .copied()
+        .unwrap_or(CODES[10]);
+    let detail = FailureDetail {
+        code: name.to_owned(),
+        hint: failure
+            .hint
+            .map_or_else(String::new, |hint| cut(hint, MAX_HINT)),
+        machine: failure
+            .machine
+            .map_or_else(String::new, |name| cut(name, MAX_NAME)),
+        log_tail: cut_log(failure.log_tail),
+    };
+    (cut(failure.message, MAX_TEXT), detail, status)
+}
+
+/// The failure with these parts. A code that this version does not know counts as `otherwise`.
+fn from_parts(message: String, detail: FailureDetail, otherwise: Code) -> Failure {
+    let by_name = CODES.iter().find(|(_, name, _)| *name == detail.code);
+    Failure {
+        code: by_name.map_or(otherwise, |(code, ..)| *code),
+        message,
+        hint: Some(detail.hint).filter(|hint| !hint.is_empty()),
+        machine: Some(detail.machine).filter(|machine| !machine.is_empty()),
+        log_tail: detail.log_tail,
+    }
+}
+
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
-        let (_, name, status) = CODES
-            .iter()
-            .find(|(code, ..)| *code == failure.code)
-            .copied()
-            .unwrap_or(CODES[10]);
-        let detail = FailureDetail {
-            code: name.to_owned(),
-            hint: failure
-                .hint
-                .map_or_else(String::new, |hint| cut(hint, MAX_HINT)),
-            machine: failure
-                .machine
-                .map_or_else(String::new, |name| cut(name, MAX_NAME)),
-            log_tail: cut_log(failure.log_tail),
-        };
-        let message = cut(failure.message, MAX_TEXT);
+        let (message, detail, status) = parts(failure);
         Status::with_details(status, message, detail.encode_to_vec().into())
+    }
+}
+
+impl From<Failure> for ChangeFailure {
+    fn from(failure: Failure) -> Self {
+        let (message, detail, _) = parts(failure);
+        Self {
+            message,
+            detail: Some(detail),
+        }
+    }
+}
+
+impl From<ChangeFailure> for Failure {
+    fn from(failure: ChangeFailure) -> Self {
+        let detail = failure.detail.unwrap_or_default();
+        from_parts(failure.message, detail, Code::Internal)
     }
 }
 
@@ -179,23 +213,13 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         // The details of another program's status may be anything; the status itself counts then.
         let detail = FailureDetail::decode(status.details()).unwrap_or_default();
-        let by_name = CODES.iter().find(|(_, name, _)| *name == detail.code);
-        let by_status = || CODES.iter().find(|(_, _, code)| *code == status.code());
-        let code = by_name
-            .or_else(by_status)
-            .map_or(Code::Internal, |(code, ..)| *code);
-        let code = if status.code() == tonic::Code::Unimplemented {
-            Code::Version
-        } else {
-            code
-        };
-        Self {
-            code,
-            message: status.message().to_owned(),
-            hint: Some(detail.hint).filter(|hint| !hint.is_empty()),
-            machine: Some(detail.machine).filter(|machine| !machine.is_empty()),
-            log_tail: detail.log_tail,
+        let by_status = CODES.iter().find(|(_, _, code)| *code == status.code());
+        let by_status = by_status.map_or(Code::Internal, |(code, ..)| *code);
+        let mut failure = from_parts(status.message().to_owned(), detail, by_status);
+        if status.code() == tonic::Code::Unimplemented {
+            failure.code = Code::Version;
         }
+        failure
     }
 }
 

@@ -38,6 +38,9 @@ pub mod label {
     pub const REVISION: &str = "uc.revision";
     /// Id of the deployment that created the object.
     pub const DEPLOYMENT: &str = "uc.deployment";
+    /// Deployment and step that created the container, as `deployment/step`. A change that was cut
+    /// short finds its container by it.
+    pub const STEP: &str = "uc.step";
     /// Hashes of the contents that are mounted in the container or set in its environment,
     /// separated by commas.
     pub const FILES: &str = "uc.files";

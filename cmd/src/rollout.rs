@@ -6,6 +6,7 @@ mod events;
 mod json;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use destination::Cluster;
 pub(crate) use destination::warn_about_context;
@@ -13,8 +14,8 @@ use events::{Finished, Show};
 use json::{Outcome, Report};
 use serde::Serialize;
 use serde_json::Value;
-use tonic::{Code, Status};
-use uc_api::v1::{ExecuteRequest, Plan, PlanRequest};
+use tonic::{Code, Status, Streaming};
+use uc_api::v1::{DeployEvent, ExecuteRequest, Plan, PlanRequest, WatchRequest};
 
 use crate::connect::{Client, Destination, ask, within};
 use crate::error::{self, CliError, CliResult, Kind, Signal};
@@ -26,6 +27,11 @@ use crate::{images, picture};
 /// How many plans are shown before `uc` gives up. Each new one means that someone else changed the
 /// same services.
 const MAX_PLANS: usize = 5;
+
+/// How long a deployment is looked for whose events ended. A daemon that restarts continues its
+/// deployments within seconds.
+const WATCH_AGAIN_LIMIT: Duration = Duration::from_mins(1);
+const WATCH_AGAIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the user is about to change, for the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,13 +225,44 @@ async fn execute(
                 report.outcome = Outcome::NotStarted;
                 return Err(status.into());
             }
-            Err(status) => return Err(lost(status.into())),
-            Ok(None) => {
-                let error = CliError::new(Kind::Partial, "the machine stopped reporting");
-                return Err(lost(error));
+            // The daemon restarts, or the connection broke. The deployment continues.
+            ended => {
+                let error = match ended {
+                    Err(status) => status.into(),
+                    Ok(_) => CliError::new(Kind::Partial, "the machine stopped reporting"),
+                };
+                let Some(deployment) = show.deployment().map(ToOwned::to_owned) else {
+                    return Err(lost(error));
+                };
+                let again = tokio::select! {
+                    again = watch_again(client, deployment) => again,
+                    signal = signals.next() => {
+                        drop(show);
+                        return Err(stop_watching(ui, client, signal, "the deployment continues")?);
+                    }
+                };
+                stream = again.ok_or_else(|| lost(error))?;
             }
         }
     }
+}
+
+/// The events of a deployment that runs, from the beginning. `None` if the cluster does not answer
+/// for [`WATCH_AGAIN_LIMIT`].
+async fn watch_again(client: &Client, deployment_id: String) -> Option<Streaming<DeployEvent>> {
+    let attempts = async {
+        loop {
+            tokio::time::sleep(WATCH_AGAIN_PAUSE).await;
+            let request = WatchRequest {
+                deployment_id: deployment_id.clone(),
+            };
+            if let Ok(answer) = client.deploy().watch(request).await {
+                return answer.into_inner();
+            }
+        }
+    };
+    let watched = tokio::time::timeout(WATCH_AGAIN_LIMIT, attempts).await;
+    watched.ok()
 }
 
 /// The daemon says that the plan is no longer the one that was confirmed.

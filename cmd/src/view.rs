@@ -25,7 +25,7 @@ pub(crate) use spec::{Port, Spec, Volume, port_text};
 use uc_api::v1;
 
 use crate::times::rfc3339_ms;
-use crate::words::{health, liveness, machine_state, mode, state, word};
+use crate::words::{health, kept, liveness, machine_state, mode, state, word};
 
 /// A service, in `uc ls` and `uc inspect`.
 #[derive(Debug, Serialize)]
@@ -81,6 +81,8 @@ pub(crate) struct Replica {
     exit_code: Option<i32>,
     restart_count: u32,
     draining: bool,
+    /// `failed`: it is no replica any longer, and only kept for its logs.
+    kept: Option<String>,
     ip: Option<String>,
     ports: Vec<Port>,
     created_at: Option<String>,
@@ -112,6 +114,7 @@ impl From<&(v1::ReplicaRecord, v1::ReplicaStatus)> for Replica {
             exit_code: record.exit_code,
             restart_count: record.restart_count,
             draining: record.draining,
+            kept: kept(record),
             machine: ReplicaMachine {
                 id: status.machine_id.clone(),
                 name: status.machine_name.clone(),

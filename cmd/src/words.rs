@@ -1,6 +1,6 @@
 //! The protocol's enumerations in words, the same in tables and in JSON.
 
-use uc_api::v1::{Health, Liveness, ReplicaRecord, ReplicaState, ServiceMode, TokenState};
+use uc_api::v1::{Health, Kept, Liveness, ReplicaRecord, ReplicaState, ServiceMode, TokenState};
 
 /// A count with its noun: `1 machine`, `3 machines`.
 pub(crate) fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
@@ -66,6 +66,15 @@ pub(crate) fn mode(mode: ServiceMode) -> String {
     word(mode.as_str_name(), "SERVICE_MODE_")
 }
 
+/// What a container is kept for that is no replica any longer; `None` for a replica.
+pub(crate) fn kept(replica: &ReplicaRecord) -> Option<String> {
+    match replica.kept() {
+        Kept::Unspecified => None,
+        Kept::Replaced => Some("replaced".to_owned()),
+        Kept::Failed => Some("failed".to_owned()),
+    }
+}
+
 /// A replica's condition in one phrase, such as `running (healthy)`, `exited (1)` or `draining`,
 /// and whether it is good, bad or in between.
 pub(crate) fn condition(replica: &ReplicaRecord) -> (String, Condition) {
@@ -94,6 +103,9 @@ pub(crate) fn condition(replica: &ReplicaRecord) -> (String, Condition) {
         None => state_word,
     };
     let mut condition = condition;
+    if replica.kept() == Kept::Failed {
+        text.push_str(", kept for its logs");
+    }
     if replica.draining {
         text.push_str(", draining");
         condition = Condition::Between;

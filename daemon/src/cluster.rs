@@ -1,9 +1,13 @@
 //! The cluster as this machine knows it: the records, the connections to other machines, and what
 //! users ask about them.
 
+pub(crate) mod audience;
 pub(crate) mod backup;
 pub(crate) mod conflicts;
+pub(crate) mod deployments;
+pub(crate) mod events;
 pub(crate) mod examine;
+pub(crate) mod executing;
 pub(crate) mod labels;
 pub(crate) mod machines;
 pub(crate) mod member;

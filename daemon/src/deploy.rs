@@ -3,7 +3,9 @@
 mod contents;
 mod execute;
 mod fleet;
+mod journal;
 pub(crate) mod lock;
 mod look;
+pub(crate) mod resume;
 pub(crate) mod run;
 mod undo;

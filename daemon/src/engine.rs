@@ -62,11 +62,15 @@ pub(crate) struct Container {
     pub managed: bool,
     /// Mark of the run, if the container runs a command for a deployment. Empty for a replica.
     pub hook: String,
+    /// Deployment and step that created it. Empty if none did.
+    pub step: String,
     /// The healthcheck's times, with the engine's defaults filled in. `None` if the container has
     /// no healthcheck.
     pub healthcheck: Option<HealthLimits>,
     /// When the engine restarts the container.
     pub restart: v1::RestartPolicy,
+    /// Most restarts of the policy `on-failure`; 0 means no limit.
+    pub restart_attempts: u32,
     /// Time between the stop signal and SIGKILL.
     pub stop_grace: Duration,
     /// True if the kernel killed the container because it ran out of memory.
@@ -177,6 +181,15 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Sends the stop signal, and SIGKILL after `grace` (rounded up to whole seconds). Succeeds if
     /// the container does not run.
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError>;
+
+    /// Sets when the engine restarts a container. `attempts` limits the policy `on-failure`; 0
+    /// means no limit.
+    async fn set_restart(
+        &self,
+        id: &str,
+        policy: v1::RestartPolicy,
+        attempts: u32,
+    ) -> Result<(), EngineError>;
 
     /// Removes a container and its anonymous volumes, and kills it if it runs. Returns when the
     /// container no longer exists. Succeeds if there is none.

@@ -5,24 +5,26 @@
 //! Every operation is also a plain method that fails with a [`Failure`], for callers in the same
 //! process.
 
+mod changes;
 mod create;
-mod draining;
 mod exec;
 mod files;
 mod hooks;
 mod images;
 mod lifecycle;
 mod logs;
+pub(crate) mod marks;
 pub(crate) mod observe;
 mod ports;
 mod pre_deploy;
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-pub(crate) use draining::Draining;
+pub(crate) use changes::{Audience, Changes};
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
+pub(crate) use marks::Marks;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,7 +56,9 @@ pub(crate) struct NodeService {
     engine: Arc<dyn Engine>,
     files: Files,
     identity: watch::Receiver<Option<Identity>>,
-    draining: Draining,
+    marks: Marks,
+    changes: Arc<Changes>,
+    audience: Arc<OnceLock<Arc<dyn Audience>>>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     /// Random value of this daemon process. The marks of the containers that run commands for it
@@ -69,7 +73,8 @@ impl NodeService {
         engine: Arc<dyn Engine>,
         files: Files,
         identity: watch::Receiver<Option<Identity>>,
-        draining: Draining,
+        marks: Marks,
+        changes: Changes,
         cancel: CancellationToken,
     ) -> Self {
         let runner = format!("{:016x}", rand::random::<u64>()).into();
@@ -77,7 +82,9 @@ impl NodeService {
             engine,
             files,
             identity,
-            draining,
+            marks,
+            changes: Arc::new(changes),
+            audience: Arc::default(),
             tasks: TaskTracker::new(),
             cancel,
             runner,
@@ -89,9 +96,29 @@ impl NodeService {
         &self.files
     }
 
-    /// The containers that will be removed soon. The observer shares this set.
-    pub(crate) fn draining(&self) -> &Draining {
-        &self.draining
+    /// The marks of this machine's containers. The observer shares them.
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// The changes that are not settled.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Sets who has to see the changes of this machine's replicas. Until then nobody has to.
+    pub(crate) fn set_audience(&self, audience: Arc<dyn Audience>) {
+        let set = self.audience.set(audience);
+        set.expect("a member starts once");
+    }
+
+    /// Waits until the machines that are up have what this machine has published. Returns the names
+    /// of those that do not have it after a short time.
+    async fn seen(&self) -> Vec<String> {
+        match self.audience.get() {
+            Some(audience) => audience.seen().await,
+            None => Vec::new(),
+        }
     }
 
     /// Waits for the tasks that still run after `cancel`, so that nothing is left half-done.
@@ -133,7 +160,7 @@ impl NodeService {
                 Some(bridge) => container.record_on(bridge),
                 None => container.record,
             })
-            .map(|record| self.draining.marked(record))
+            .map(|record| self.marks.marked(record))
             .collect();
         Ok(v1::ObserveResponse {
             replicas,
@@ -141,17 +168,17 @@ impl NodeService {
         })
     }
 
+    /// The failure with the name of this machine.
+    fn named(&self, failure: Failure) -> Failure {
+        match &*self.identity.borrow() {
+            Some(identity) => failure.on(identity.name.as_str()),
+            None => failure,
+        }
+    }
+
     /// Converts a failure to a status that names this machine.
     fn status(&self, failure: Failure) -> Status {
-        let name = self
-            .identity
-            .borrow()
-            .as_ref()
-            .map(|identity| identity.name.to_string());
-        match name {
-            Some(name) => failure.on(name).into(),
-            None => failure.into(),
-        }
+        self.named(failure).into()
     }
 
     fn reply<T>(&self, result: Result<T, Failure>) -> Result<Response<T>, Status> {
@@ -166,6 +193,16 @@ fn given<T>(part: Option<T>, name: &str) -> Result<T, Failure> {
     part.ok_or_else(|| Failure::new(Code::Invalid, format!("the request has no {name}")))
 }
 
+/// The change of a request. A user's own label must not make a container that is not counted as a
+/// replica.
+fn change_of(request: v1::ApplyRequest) -> Result<v1::ReplicaChange, Failure> {
+    let mut change = given(request.change, "change")?;
+    if let Some(spec) = &mut change.spec {
+        spec.labels.remove(label::HOOK);
+    }
+    Ok(change)
+}
+
 /// A stream of replies.
 pub(crate) type Replies<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -175,7 +212,8 @@ impl<T, S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static> Incoming<T
 
 #[tonic::async_trait]
 impl Node for NodeService {
-    type CreateReplicaStream = Replies<v1::CreateReplicaEvent>;
+    type ApplyStream = Replies<v1::ApplyEvent>;
+    type UndoStream = Replies<v1::ApplyEvent>;
     type RunPreDeployStream = Replies<v1::RunPreDeployEvent>;
     type LogsStream = Replies<v1::LogEntry>;
     type ExecStream = Replies<v1::ExecResponse>;
@@ -199,17 +237,27 @@ impl Node for NodeService {
         self.reply(created.await.map(|()| v1::CreateVolumeResponse {}))
     }
 
-    async fn create_replica(
+    async fn apply(
         &self,
-        request: Request<v1::CreateReplicaRequest>,
-    ) -> Result<Response<Self::CreateReplicaStream>, Status> {
-        let mut request = request.into_inner();
-        // A user's own label must not make a container that is not counted as a replica.
-        request
-            .spec
-            .iter_mut()
-            .for_each(|spec| drop(spec.labels.remove(label::HOOK)));
-        self.reply(self.create_replica_from(request))
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<Self::ApplyStream>, Status> {
+        let change = change_of(request.into_inner());
+        self.reply(change.and_then(|change| self.apply_from(change)))
+    }
+
+    async fn undo(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<Self::UndoStream>, Status> {
+        let change = change_of(request.into_inner());
+        self.reply(change.and_then(|change| self.undo_from(change)))
+    }
+
+    async fn settle(
+        &self,
+        request: Request<v1::SettleRequest>,
+    ) -> Result<Response<v1::SettleResponse>, Status> {
+        Ok(Response::new(self.settle(&request.into_inner()).await))
     }
 
     async fn run_pre_deploy(
@@ -217,39 +265,6 @@ impl Node for NodeService {
         request: Request<v1::RunPreDeployRequest>,
     ) -> Result<Response<Self::RunPreDeployStream>, Status> {
         self.reply(self.run_pre_deploy_from(request.into_inner()))
-    }
-
-    async fn start_replica(
-        &self,
-        request: Request<v1::StartReplicaRequest>,
-    ) -> Result<Response<v1::StartReplicaResponse>, Status> {
-        let replica = self.start(&request.into_inner()).await;
-        self.reply(replica.map(|replica| v1::StartReplicaResponse {
-            replica: Some(replica),
-        }))
-    }
-
-    async fn stop_replica(
-        &self,
-        request: Request<v1::StopReplicaRequest>,
-    ) -> Result<Response<v1::StopReplicaResponse>, Status> {
-        self.reply(
-            self.stop(&request.into_inner())
-                .await
-                .map(|()| v1::StopReplicaResponse {}),
-        )
-    }
-
-    async fn remove_replica(
-        &self,
-        request: Request<v1::RemoveReplicaRequest>,
-    ) -> Result<Response<v1::RemoveReplicaResponse>, Status> {
-        let id = request.into_inner().container_id;
-        self.reply(
-            self.remove(&id)
-                .await
-                .map(|()| v1::RemoveReplicaResponse {}),
-        )
     }
 
     async fn logs(

@@ -56,6 +56,16 @@ impl Paths {
         self.state.join("moved-containers")
     }
 
+    /// Changes of this machine's replicas that are not settled.
+    pub(crate) fn changes(&self) -> PathBuf {
+        self.state.join("changes")
+    }
+
+    /// Deployments that this machine executes.
+    pub(crate) fn deployments(&self) -> PathBuf {
+        self.state.join("deployments")
+    }
+
     /// What `ucd mesh` restores when it starts.
     pub fn mesh_config(&self) -> PathBuf {
         self.state.join("mesh.json")

@@ -1,6 +1,7 @@
 //! The tasks that keep this machine as the records say. Each retries on its own, so that a dead
 //! Docker or a missing tunnel takes down nothing but itself.
 
+pub(crate) mod changes;
 pub(crate) mod claims;
 pub(crate) mod contents;
 pub(crate) mod endpoint_names;
@@ -21,9 +22,11 @@ use tokio::time::sleep;
 use uc_api::Failure;
 
 use crate::backoff::Backoff;
+use crate::cluster::audience::OtherMachines;
 use crate::cluster::member::Member;
 use crate::cluster::peers::Link;
 use crate::cluster::readiness::{Readiness, Stage};
+use crate::deploy::resume;
 
 /// Serves the callers of these connections until the member stops.
 pub(crate) type ServePeers = fn(Arc<Member>, mpsc::Receiver<Link>) -> BoxFuture<'static, ()>;
@@ -33,7 +36,12 @@ pub(crate) fn start(member: &Arc<Member>, links: mpsc::Receiver<Link>, serve_pee
     let tasks = &member.tasks;
     tasks.spawn(serve_peers(Arc::clone(member), links));
     tasks.spawn(name_node(Arc::clone(member)));
+    member
+        .node
+        .set_audience(Arc::new(OtherMachines::of(member)));
+    tasks.spawn(changes::run(Arc::clone(member)));
     tasks.spawn(claims::run(Arc::clone(member)));
+    tasks.spawn(resume::run(Arc::clone(member)));
     tasks.spawn(endpoint_names::run(Arc::clone(member)));
     tasks.spawn(mesh::run(Arc::clone(member)));
     tasks.spawn(listener::run(Arc::clone(member)));

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-pub(crate) const PROTOS: [&str; 7] = [
+pub(crate) const PROTOS: [&str; 8] = [
     "uc/v1/spec.proto",
     "uc/v1/record.proto",
     "uc/v1/machine.proto",
     "uc/v1/service.proto",
     "uc/v1/node.proto",
     "uc/v1/peer.proto",
+    "uc/v1/deployment.proto",
     "uc/v1/conflict.proto",
 ];
 

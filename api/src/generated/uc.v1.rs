@@ -979,6 +979,9 @@ pub struct ReplicaRecord {
     /// Address of the cluster's DNS server that it was given. Empty if it has none.
     #[prost(string, tag = "20")]
     pub dns_server: ::prost::alloc::string::String,
+    /// Whether the container is no replica any longer and is only kept, stopped, for a while.
+    #[prost(enumeration = "Kept", tag = "21")]
+    pub kept: i32,
 }
 /// Observation, owner = the machine, key = volume name.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1015,6 +1018,39 @@ pub struct MachineFacts {
     /// Bytes of memory. 0 means unknown.
     #[prost(uint64, tag = "8")]
     pub memory: u64,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Kept {
+    Unspecified = 0,
+    /// It was replaced. If its deployment fails, it is started again; otherwise it is removed when the
+    /// deployment ends.
+    Replaced = 1,
+    /// It failed. Its logs can be read until the next deployment of its service.
+    Failed = 2,
+}
+impl Kept {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KEPT_UNSPECIFIED",
+            Self::Replaced => "KEPT_REPLACED",
+            Self::Failed => "KEPT_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KEPT_UNSPECIFIED" => Some(Self::Unspecified),
+            "KEPT_REPLACED" => Some(Self::Replaced),
+            "KEPT_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -3707,7 +3743,7 @@ pub struct ExecuteRequest {
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeployEvent {
-    #[prost(oneof = "deploy_event::Event", tags = "1, 2, 3")]
+    #[prost(oneof = "deploy_event::Event", tags = "1, 2, 3, 4")]
     pub event: ::core::option::Option<deploy_event::Event>,
 }
 /// Nested message and enum types in `DeployEvent`.
@@ -3722,7 +3758,91 @@ pub mod deploy_event {
         /// A notice for the user, in the order of events.
         #[prost(string, tag = "3")]
         Notice(::prost::alloc::string::String),
+        /// The first event.
+        #[prost(message, tag = "4")]
+        Began(super::DeployBegan),
     }
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeployBegan {
+    #[prost(string, tag = "1")]
+    pub deployment_id: ::prost::alloc::string::String,
+    /// Name of the machine that executes it.
+    #[prost(string, tag = "2")]
+    pub machine_name: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRequest {
+    #[prost(string, tag = "1")]
+    pub deployment_id: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelRequest {
+    #[prost(string, tag = "1")]
+    pub deployment_id: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelResponse {}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDeploymentsRequest {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDeploymentsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub deployments: ::prost::alloc::vec::Vec<DeploymentStatus>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeploymentStatus {
+    #[prost(string, tag = "1")]
+    pub deployment_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub machine_name: ::prost::alloc::string::String,
+    /// Liveness of the machine that executes it.
+    #[prost(enumeration = "Liveness", tag = "4")]
+    pub machine_liveness: i32,
+    #[prost(int64, tag = "5")]
+    pub began_at_ms: i64,
+    #[prost(message, repeated, tag = "6")]
+    pub services: ::prost::alloc::vec::Vec<DeployedService>,
+    /// Not set while it runs, or as long as nobody has written down its end.
+    #[prost(message, optional, tag = "7")]
+    pub finished: ::core::option::Option<DeployFinished>,
+    #[prost(int64, tag = "8")]
+    pub ended_at_ms: i64,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeployedService {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(enumeration = "ServiceChange", tag = "3")]
+    pub change: i32,
+    #[prost(string, tag = "4")]
+    pub revision: ::prost::alloc::string::String,
+    /// Number of replicas that are created, replaced or removed.
+    #[prost(uint32, tag = "5")]
+    pub steps: u32,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -4026,6 +4146,8 @@ pub enum DeployOutcome {
     /// The deployment is complete except for failed replicas that the update policy tolerates. The
     /// replicas they should have replaced continue to serve.
     Incomplete = 5,
+    /// The machine that executed it was away, and another deployment of the project began meanwhile.
+    Superseded = 6,
 }
 impl DeployOutcome {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -4040,6 +4162,7 @@ impl DeployOutcome {
             Self::Failed => "DEPLOY_OUTCOME_FAILED",
             Self::Paused => "DEPLOY_OUTCOME_PAUSED",
             Self::Incomplete => "DEPLOY_OUTCOME_INCOMPLETE",
+            Self::Superseded => "DEPLOY_OUTCOME_SUPERSEDED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -4051,6 +4174,7 @@ impl DeployOutcome {
             "DEPLOY_OUTCOME_FAILED" => Some(Self::Failed),
             "DEPLOY_OUTCOME_PAUSED" => Some(Self::Paused),
             "DEPLOY_OUTCOME_INCOMPLETE" => Some(Self::Incomplete),
+            "DEPLOY_OUTCOME_SUPERSEDED" => Some(Self::Superseded),
             _ => None,
         }
     }
@@ -4787,6 +4911,75 @@ pub mod deploy_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "Execute"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// All events of a deployment from its beginning, or only its outcome if it has ended. Any machine
+        /// can be asked. NOT_FOUND: no machine knows it. UNAVAILABLE: the machine that executes it cannot be
+        /// reached.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DeployEvent>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Deploy/Watch");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Ends a deployment that runs and takes back what it did. Returns at once; `Watch` tells how it
+        /// ends.
+        pub async fn cancel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelRequest>,
+        ) -> std::result::Result<tonic::Response<super::CancelResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Deploy/Cancel");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "Cancel"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The deployments that this machine knows of, the newest first.
+        pub async fn list_deployments(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDeploymentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDeploymentsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/uc.v1.Deploy/ListDeployments",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("uc.v1.Deploy", "ListDeployments"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Returns which of these images are missing on which of these machines.
         pub async fn missing_images(
             &mut self,
@@ -4914,6 +5107,33 @@ pub mod deploy_server {
             &self,
             request: tonic::Request<super::ExecuteRequest>,
         ) -> std::result::Result<tonic::Response<Self::ExecuteStream>, tonic::Status>;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DeployEvent, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// All events of a deployment from its beginning, or only its outcome if it has ended. Any machine
+        /// can be asked. NOT_FOUND: no machine knows it. UNAVAILABLE: the machine that executes it cannot be
+        /// reached.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        /// Ends a deployment that runs and takes back what it did. Returns at once; `Watch` tells how it
+        /// ends.
+        async fn cancel(
+            &self,
+            request: tonic::Request<super::CancelRequest>,
+        ) -> std::result::Result<tonic::Response<super::CancelResponse>, tonic::Status>;
+        /// The deployments that this machine knows of, the newest first.
+        async fn list_deployments(
+            &self,
+            request: tonic::Request<super::ListDeploymentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDeploymentsResponse>,
+            tonic::Status,
+        >;
         /// Returns which of these images are missing on which of these machines.
         async fn missing_images(
             &self,
@@ -5110,6 +5330,140 @@ pub mod deploy_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Deploy/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Deploy>(pub Arc<T>);
+                    impl<
+                        T: Deploy,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::DeployEvent;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Deploy>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Deploy/Cancel" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelSvc<T: Deploy>(pub Arc<T>);
+                    impl<T: Deploy> tonic::server::UnaryService<super::CancelRequest>
+                    for CancelSvc<T> {
+                        type Response = super::CancelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Deploy>::cancel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Deploy/ListDeployments" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDeploymentsSvc<T: Deploy>(pub Arc<T>);
+                    impl<
+                        T: Deploy,
+                    > tonic::server::UnaryService<super::ListDeploymentsRequest>
+                    for ListDeploymentsSvc<T> {
+                        type Response = super::ListDeploymentsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDeploymentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Deploy>::list_deployments(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDeploymentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -5360,34 +5714,145 @@ pub struct CreateVolumeRequest {
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateVolumeResponse {}
+/// One change of a replica on one machine: a new container, the end of one, or one for the other.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct CreateReplicaRequest {
-    #[prost(message, optional, tag = "1")]
-    pub spec: ::core::option::Option<ServiceSpec>,
-    #[prost(string, tag = "2")]
-    pub revision: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
+pub struct ReplicaChange {
+    #[prost(string, tag = "1")]
     pub deployment_id: ::prost::alloc::string::String,
+    /// Unique in the deployment.
+    #[prost(string, tag = "2")]
+    pub step_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub service: ::prost::alloc::string::String,
+    /// What the new container runs. Not set if there is only one that ends.
+    #[prost(message, optional, tag = "5")]
+    pub spec: ::core::option::Option<ServiceSpec>,
+    #[prost(string, tag = "6")]
+    pub revision: ::prost::alloc::string::String,
+    /// Id of the container that ends. Empty if there is only a new one.
+    #[prost(string, tag = "7")]
+    pub replaces: ::prost::alloc::string::String,
+    /// Stop the old container before the new one starts.
+    #[prost(bool, tag = "8")]
+    pub stop_first: bool,
+    /// Milliseconds that a container without a healthcheck must run. Not set means 2,000.
+    #[prost(uint64, optional, tag = "9")]
+    pub monitor_ms: ::core::option::Option<u64>,
+    /// Do not wait until the new container serves.
+    #[prost(bool, tag = "10")]
+    pub no_wait: bool,
+    /// Nothing else of the service serves meanwhile, so the end of the old container does not wait for
+    /// clients to learn other addresses.
+    #[prost(bool, tag = "11")]
+    pub alone: bool,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CreateReplicaEvent {
-    #[prost(oneof = "create_replica_event::Event", tags = "1, 2")]
-    pub event: ::core::option::Option<create_replica_event::Event>,
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApplyRequest {
+    #[prost(message, optional, tag = "1")]
+    pub change: ::core::option::Option<ReplicaChange>,
 }
-/// Nested message and enum types in `CreateReplicaEvent`.
-pub mod create_replica_event {
+/// A failure of the change is an answer. A status other than OK says that this machine cannot tell how
+/// the change ended; the same call can be made again.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApplyEvent {
+    #[prost(oneof = "apply_event::Event", tags = "1, 2, 3")]
+    pub event: ::core::option::Option<apply_event::Event>,
+}
+/// Nested message and enum types in `ApplyEvent`.
+pub mod apply_event {
     #[derive(serde::Serialize, serde::Deserialize)]
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Event {
         #[prost(string, tag = "1")]
         Progress(::prost::alloc::string::String),
-        #[prost(string, tag = "2")]
-        ContainerId(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Ended(super::ChangeEnded),
+        #[prost(message, tag = "3")]
+        Failed(super::ChangeFailure),
     }
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangeEnded {
+    /// The new container. Empty if there is none.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    /// What went wrong without failing the change.
+    #[prost(string, repeated, tag = "2")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettleRequest {
+    #[prost(string, tag = "1")]
+    pub deployment_id: ::prost::alloc::string::String,
+    /// Names as `project/service`.
+    #[prost(string, repeated, tag = "2")]
+    pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettleResponse {
+    /// What could not be removed, and why.
+    #[prost(string, repeated, tag = "1")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A change in the journal of the machine that it concerns. It stays there until the deployment ends.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChangeRecord {
+    #[prost(message, optional, tag = "1")]
+    pub change: ::core::option::Option<ReplicaChange>,
+    #[prost(enumeration = "ChangeStage", tag = "2")]
+    pub stage: i32,
+    /// The new container, once it was created.
+    #[prost(string, tag = "3")]
+    pub container_id: ::prost::alloc::string::String,
+    /// The new container's hooks after its start have run.
+    #[prost(bool, tag = "4")]
+    pub prepared: bool,
+    /// The old container ran when the change began. Then it is started again when the change is taken
+    /// back.
+    #[prost(bool, tag = "5")]
+    pub old_ran: bool,
+    /// The old container's restart policy. While the container is kept, its policy is NO, so that the
+    /// engine does not start it.
+    #[prost(enumeration = "RestartPolicy", tag = "6")]
+    pub old_restart: i32,
+    #[prost(uint32, tag = "7")]
+    pub old_restart_attempts: u32,
+    /// The old container has been looked at: the three fields above are valid.
+    #[prost(bool, tag = "8")]
+    pub old_known: bool,
+    /// The old container is stopped and kept.
+    #[prost(bool, tag = "9")]
+    pub old_kept: bool,
+    #[prost(string, repeated, tag = "10")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why the change failed.
+    #[prost(message, optional, tag = "11")]
+    pub failure: ::core::option::Option<ChangeFailure>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangeFailure {
+    #[prost(string, tag = "1")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub detail: ::core::option::Option<FailureDetail>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -5421,50 +5886,6 @@ pub mod run_pre_deploy_event {
         ExitCode(i32),
     }
 }
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StartReplicaRequest {
-    #[prost(string, tag = "1")]
-    pub container_id: ::prost::alloc::string::String,
-    /// Milliseconds that a container without a healthcheck must run. 0 means 2,000.
-    #[prost(uint64, tag = "2")]
-    pub monitor_ms: u64,
-    /// Return without waiting.
-    #[prost(bool, tag = "3")]
-    pub no_wait: bool,
-}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct StartReplicaResponse {
-    #[prost(message, optional, tag = "1")]
-    pub replica: ::core::option::Option<ReplicaRecord>,
-}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StopReplicaRequest {
-    #[prost(string, tag = "1")]
-    pub container_id: ::prost::alloc::string::String,
-    #[prost(uint64, optional, tag = "2")]
-    pub grace_ms: ::core::option::Option<u64>,
-}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StopReplicaResponse {}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RemoveReplicaRequest {
-    #[prost(string, tag = "1")]
-    pub container_id: ::prost::alloc::string::String,
-}
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RemoveReplicaResponse {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5516,6 +5937,50 @@ pub struct FailureDetail {
     pub machine: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "4")]
     pub log_tail: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ChangeStage {
+    Unspecified = 0,
+    /// It is being carried out.
+    Forward = 1,
+    /// The new replica serves; what it replaced is stopped and kept.
+    Done = 2,
+    /// It is being taken back: it failed, or its deployment did.
+    Backward = 3,
+    /// It was taken back because its deployment failed or was cancelled.
+    Undone = 4,
+    /// It failed and was taken back. The new container is kept for its logs.
+    Failed = 5,
+}
+impl ChangeStage {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CHANGE_STAGE_UNSPECIFIED",
+            Self::Forward => "CHANGE_STAGE_FORWARD",
+            Self::Done => "CHANGE_STAGE_DONE",
+            Self::Backward => "CHANGE_STAGE_BACKWARD",
+            Self::Undone => "CHANGE_STAGE_UNDONE",
+            Self::Failed => "CHANGE_STAGE_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CHANGE_STAGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CHANGE_STAGE_FORWARD" => Some(Self::Forward),
+            "CHANGE_STAGE_DONE" => Some(Self::Done),
+            "CHANGE_STAGE_BACKWARD" => Some(Self::Backward),
+            "CHANGE_STAGE_UNDONE" => Some(Self::Undone),
+            "CHANGE_STAGE_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod node_client {
@@ -5653,13 +6118,15 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "CreateVolume"));
             self.inner.unary(req, path, codec).await
         }
-        /// Pulls the image by policy and creates the container, but does not start it. Sends progress
-        /// first and the container last.
-        pub async fn create_replica(
+        /// Carries out one change of a replica to its end. The change outlives the call, a restart of the
+        /// daemon, and one of the engine. A second call for the same change joins it, or gets its result.
+        /// Sends progress first and the end last. A change that failed has been taken back: what it
+        /// should have replaced serves as before.
+        pub async fn apply(
             &mut self,
-            request: impl tonic::IntoRequest<super::CreateReplicaRequest>,
+            request: impl tonic::IntoRequest<super::ApplyRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::CreateReplicaEvent>>,
+            tonic::Response<tonic::codec::Streaming<super::ApplyEvent>>,
             tonic::Status,
         > {
             self.inner
@@ -5671,18 +6138,18 @@ pub mod node_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/CreateReplica");
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/Apply");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "CreateReplica"));
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "Apply"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Starts a replica and waits until it is ready: healthy, or running for the monitor period if it
-        /// has no healthcheck. FAILED_PRECONDITION with the last log lines: it exited or became unhealthy.
-        pub async fn start_replica(
+        /// Takes one change back: the replica that it replaced serves again. Also for a change that was
+        /// never begun here or that failed.
+        pub async fn undo(
             &mut self,
-            request: impl tonic::IntoRequest<super::StartReplicaRequest>,
+            request: impl tonic::IntoRequest<super::ApplyRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::StartReplicaResponse>,
+            tonic::Response<tonic::codec::Streaming<super::ApplyEvent>>,
             tonic::Status,
         > {
             self.inner
@@ -5694,18 +6161,17 @@ pub mod node_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/StartReplica");
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/Undo");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "StartReplica"));
-            self.inner.unary(req, path, codec).await
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "Undo"));
+            self.inner.server_streaming(req, path, codec).await
         }
-        pub async fn stop_replica(
+        /// Ends a deployment on this machine: removes the containers that it replaced, and what is kept of
+        /// earlier deployments of the same services.
+        pub async fn settle(
             &mut self,
-            request: impl tonic::IntoRequest<super::StopReplicaRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::StopReplicaResponse>,
-            tonic::Status,
-        > {
+            request: impl tonic::IntoRequest<super::SettleRequest>,
+        ) -> std::result::Result<tonic::Response<super::SettleResponse>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -5715,31 +6181,9 @@ pub mod node_client {
                     )
                 })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/StopReplica");
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/Settle");
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "StopReplica"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Removes the container and its anonymous volumes. Succeeds if the container does not exist.
-        pub async fn remove_replica(
-            &mut self,
-            request: impl tonic::IntoRequest<super::RemoveReplicaRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::RemoveReplicaResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/RemoveReplica");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "RemoveReplica"));
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "Settle"));
             self.inner.unary(req, path, codec).await
         }
         /// Runs the spec's `pre_deploy` in its own container, which is not a replica, and removes that
@@ -5946,45 +6390,38 @@ pub mod node_server {
             tonic::Response<super::CreateVolumeResponse>,
             tonic::Status,
         >;
-        /// Server streaming response type for the CreateReplica method.
-        type CreateReplicaStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::CreateReplicaEvent, tonic::Status>,
+        /// Server streaming response type for the Apply method.
+        type ApplyStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ApplyEvent, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// Pulls the image by policy and creates the container, but does not start it. Sends progress
-        /// first and the container last.
-        async fn create_replica(
+        /// Carries out one change of a replica to its end. The change outlives the call, a restart of the
+        /// daemon, and one of the engine. A second call for the same change joins it, or gets its result.
+        /// Sends progress first and the end last. A change that failed has been taken back: what it
+        /// should have replaced serves as before.
+        async fn apply(
             &self,
-            request: tonic::Request<super::CreateReplicaRequest>,
-        ) -> std::result::Result<
-            tonic::Response<Self::CreateReplicaStream>,
-            tonic::Status,
-        >;
-        /// Starts a replica and waits until it is ready: healthy, or running for the monitor period if it
-        /// has no healthcheck. FAILED_PRECONDITION with the last log lines: it exited or became unhealthy.
-        async fn start_replica(
+            request: tonic::Request<super::ApplyRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ApplyStream>, tonic::Status>;
+        /// Server streaming response type for the Undo method.
+        type UndoStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ApplyEvent, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Takes one change back: the replica that it replaced serves again. Also for a change that was
+        /// never begun here or that failed.
+        async fn undo(
             &self,
-            request: tonic::Request<super::StartReplicaRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::StartReplicaResponse>,
-            tonic::Status,
-        >;
-        async fn stop_replica(
+            request: tonic::Request<super::ApplyRequest>,
+        ) -> std::result::Result<tonic::Response<Self::UndoStream>, tonic::Status>;
+        /// Ends a deployment on this machine: removes the containers that it replaced, and what is kept of
+        /// earlier deployments of the same services.
+        async fn settle(
             &self,
-            request: tonic::Request<super::StopReplicaRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::StopReplicaResponse>,
-            tonic::Status,
-        >;
-        /// Removes the container and its anonymous volumes. Succeeds if the container does not exist.
-        async fn remove_replica(
-            &self,
-            request: tonic::Request<super::RemoveReplicaRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::RemoveReplicaResponse>,
-            tonic::Status,
-        >;
+            request: tonic::Request<super::SettleRequest>,
+        ) -> std::result::Result<tonic::Response<super::SettleResponse>, tonic::Status>;
         /// Server streaming response type for the RunPreDeploy method.
         type RunPreDeployStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::RunPreDeployEvent, tonic::Status>,
@@ -6230,26 +6667,26 @@ pub mod node_server {
                     };
                     Box::pin(fut)
                 }
-                "/uc.v1.Node/CreateReplica" => {
+                "/uc.v1.Node/Apply" => {
                     #[allow(non_camel_case_types)]
-                    struct CreateReplicaSvc<T: Node>(pub Arc<T>);
+                    struct ApplySvc<T: Node>(pub Arc<T>);
                     impl<
                         T: Node,
-                    > tonic::server::ServerStreamingService<super::CreateReplicaRequest>
-                    for CreateReplicaSvc<T> {
-                        type Response = super::CreateReplicaEvent;
-                        type ResponseStream = T::CreateReplicaStream;
+                    > tonic::server::ServerStreamingService<super::ApplyRequest>
+                    for ApplySvc<T> {
+                        type Response = super::ApplyEvent;
+                        type ResponseStream = T::ApplyStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::CreateReplicaRequest>,
+                            request: tonic::Request<super::ApplyRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Node>::create_replica(&inner, request).await
+                                <T as Node>::apply(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -6260,7 +6697,7 @@ pub mod node_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = CreateReplicaSvc(inner);
+                        let method = ApplySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6276,111 +6713,26 @@ pub mod node_server {
                     };
                     Box::pin(fut)
                 }
-                "/uc.v1.Node/StartReplica" => {
+                "/uc.v1.Node/Undo" => {
                     #[allow(non_camel_case_types)]
-                    struct StartReplicaSvc<T: Node>(pub Arc<T>);
-                    impl<T: Node> tonic::server::UnaryService<super::StartReplicaRequest>
-                    for StartReplicaSvc<T> {
-                        type Response = super::StartReplicaResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::StartReplicaRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Node>::start_replica(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StartReplicaSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/uc.v1.Node/StopReplica" => {
-                    #[allow(non_camel_case_types)]
-                    struct StopReplicaSvc<T: Node>(pub Arc<T>);
-                    impl<T: Node> tonic::server::UnaryService<super::StopReplicaRequest>
-                    for StopReplicaSvc<T> {
-                        type Response = super::StopReplicaResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::StopReplicaRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Node>::stop_replica(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StopReplicaSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/uc.v1.Node/RemoveReplica" => {
-                    #[allow(non_camel_case_types)]
-                    struct RemoveReplicaSvc<T: Node>(pub Arc<T>);
+                    struct UndoSvc<T: Node>(pub Arc<T>);
                     impl<
                         T: Node,
-                    > tonic::server::UnaryService<super::RemoveReplicaRequest>
-                    for RemoveReplicaSvc<T> {
-                        type Response = super::RemoveReplicaResponse;
+                    > tonic::server::ServerStreamingService<super::ApplyRequest>
+                    for UndoSvc<T> {
+                        type Response = super::ApplyEvent;
+                        type ResponseStream = T::UndoStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::RemoveReplicaRequest>,
+                            request: tonic::Request<super::ApplyRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Node>::remove_replica(&inner, request).await
+                                <T as Node>::undo(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -6391,7 +6743,50 @@ pub mod node_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = RemoveReplicaSvc(inner);
+                        let method = UndoSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/Settle" => {
+                    #[allow(non_camel_case_types)]
+                    struct SettleSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::SettleRequest>
+                    for SettleSvc<T> {
+                        type Response = super::SettleResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SettleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::settle(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SettleSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -6820,6 +7215,21 @@ pub struct ReplicationFrame {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeenRequest {
+    #[prost(string, tag = "1")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SeenResponse {}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerExamineRequest {}
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -6952,6 +7362,66 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "Exchange"));
             self.inner.streaming(req, path, codec).await
         }
+        /// Returns when this machine's store has everything that another machine wrote, up to a version.
+        pub async fn seen(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SeenRequest>,
+        ) -> std::result::Result<tonic::Response<super::SeenResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Peer/Seen");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "Seen"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// As `Deploy.Watch`, of a deployment that this machine executes.
+        pub async fn watch_own(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DeployEvent>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Peer/WatchOwn");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "WatchOwn"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// As `Deploy.Cancel`, of a deployment that this machine executes.
+        pub async fn cancel_own(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelRequest>,
+        ) -> std::result::Result<tonic::Response<super::CancelResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Peer/CancelOwn");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "CancelOwn"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What this machine reports about itself.
         pub async fn examine(
             &mut self,
@@ -7038,6 +7508,27 @@ pub mod peer_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::ReplicationFrame>>,
         ) -> std::result::Result<tonic::Response<Self::ExchangeStream>, tonic::Status>;
+        /// Returns when this machine's store has everything that another machine wrote, up to a version.
+        async fn seen(
+            &self,
+            request: tonic::Request<super::SeenRequest>,
+        ) -> std::result::Result<tonic::Response<super::SeenResponse>, tonic::Status>;
+        /// Server streaming response type for the WatchOwn method.
+        type WatchOwnStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DeployEvent, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// As `Deploy.Watch`, of a deployment that this machine executes.
+        async fn watch_own(
+            &self,
+            request: tonic::Request<super::WatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchOwnStream>, tonic::Status>;
+        /// As `Deploy.Cancel`, of a deployment that this machine executes.
+        async fn cancel_own(
+            &self,
+            request: tonic::Request<super::CancelRequest>,
+        ) -> std::result::Result<tonic::Response<super::CancelResponse>, tonic::Status>;
         /// What this machine reports about itself.
         async fn examine(
             &self,
@@ -7179,6 +7670,138 @@ pub mod peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Peer/Seen" => {
+                    #[allow(non_camel_case_types)]
+                    struct SeenSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::SeenRequest>
+                    for SeenSvc<T> {
+                        type Response = super::SeenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SeenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::seen(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SeenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Peer/WatchOwn" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchOwnSvc<T: Peer>(pub Arc<T>);
+                    impl<
+                        T: Peer,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchOwnSvc<T> {
+                        type Response = super::DeployEvent;
+                        type ResponseStream = T::WatchOwnStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::watch_own(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchOwnSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Peer/CancelOwn" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelOwnSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::CancelRequest>
+                    for CancelOwnSvc<T> {
+                        type Response = super::CancelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::cancel_own(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelOwnSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -7651,6 +8274,81 @@ pub mod join_server {
     impl<T> tonic::server::NamedService for JoinServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
+}
+/// Log, owner = the machine that executes: the beginning or the end of a deployment. All machines
+/// have it, so the outcome survives the machine that executes.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeploymentEntry {
+    #[prost(string, tag = "1")]
+    pub deployment_id: ::prost::alloc::string::String,
+    /// Unix milliseconds.
+    #[prost(int64, tag = "2")]
+    pub at_ms: i64,
+    #[prost(oneof = "deployment_entry::Event", tags = "3, 4")]
+    pub event: ::core::option::Option<deployment_entry::Event>,
+}
+/// Nested message and enum types in `DeploymentEntry`.
+pub mod deployment_entry {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        #[prost(message, tag = "3")]
+        Began(super::DeploymentBegan),
+        #[prost(message, tag = "4")]
+        Ended(super::DeployFinished),
+    }
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeploymentBegan {
+    #[prost(message, repeated, tag = "1")]
+    pub services: ::prost::alloc::vec::Vec<DeployedService>,
+}
+/// A deployment in the journal of the machine that executes it. It is there until the deployment has
+/// ended, and is continued from there if the daemon was cut short.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeploymentJournal {
+    #[prost(string, tag = "1")]
+    pub deployment_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub request: ::core::option::Option<PlanRequest>,
+    #[prost(message, optional, tag = "3")]
+    pub plan: ::core::option::Option<Plan>,
+    /// By service name.
+    #[prost(btree_map = "string, message", tag = "4")]
+    pub specs: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ServiceSpec,
+    >,
+    #[prost(message, repeated, tag = "5")]
+    pub previous: ::prost::alloc::vec::Vec<PreviousService>,
+    /// Ids of the machines that were up.
+    #[prost(string, repeated, tag = "6")]
+    pub machines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Services whose command before the deployment has succeeded.
+    #[prost(string, repeated, tag = "7")]
+    pub prepared: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why it is being taken back. Not set while it goes forward.
+    #[prost(message, optional, tag = "8")]
+    pub failure: ::core::option::Option<ChangeFailure>,
+}
+/// A service that a deployment touches, as it was before.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PreviousService {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// Not set: it did not exist.
+    #[prost(message, optional, tag = "3")]
+    pub record: ::core::option::Option<ServiceRecord>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use uc_api::v1::{ExamineRequest, ExaminedMachine, ListServicesRequest, PsRequest};
+use uc_api::v1::{ExamineRequest, ExaminedMachine, Kept, ListServicesRequest, PsRequest};
 
 use crate::answer::{Required as _, with_part};
 use crate::args::Output;
@@ -110,9 +110,12 @@ async fn look_at_services(client: &Client) -> CliResult<Deployed> {
     let request = ListServicesRequest::default();
     let services = ask(client.services().list(within(30, request))).await?;
     let replicas = ask(client.services().ps(within(30, PsRequest::default()))).await?;
+    let mut replicas = super::ps::listed(replicas.replicas)?;
+    // What is only kept for its logs is no replica.
+    replicas.retain(|(record, _)| record.kept() == Kept::Unspecified);
     Ok(Deployed {
         services: with_part(services.services, "a spec", |status| status.spec.take())?,
-        replicas: super::ps::listed(replicas.replicas)?,
+        replicas,
     })
 }
 

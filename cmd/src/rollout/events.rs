@@ -18,6 +18,8 @@ pub(super) struct Show<'a> {
     report: &'a mut Report,
     tasks: BTreeMap<String, Task>,
     begun: bool,
+    /// The deployment's id, once the daemon has told it.
+    deployment: Option<String>,
     /// The first step that failed, with its last log lines.
     failure: Option<StepEvent>,
 }
@@ -37,6 +39,7 @@ impl<'a> Show<'a> {
             report,
             tasks: BTreeMap::new(),
             begun: false,
+            deployment: None,
             failure: None,
         }
     }
@@ -46,25 +49,48 @@ impl<'a> Show<'a> {
         self.begun
     }
 
-    /// Shows one event. Returns the end of the deployment if this was the last one.
+    /// The deployment's id, once the daemon has told it.
+    pub(super) fn deployment(&self) -> Option<&str> {
+        self.deployment.as_deref()
+    }
+
+    /// Shows one event. One that was shown before is ignored: a deployment that is watched again
+    /// tells everything from its beginning. Returns the end of the deployment if this was the last
+    /// one.
     pub(super) fn event(&mut self, event: DeployEvent) -> Option<Finished> {
         self.begun = true;
         match event.event? {
             Event::Step(step) => self.step(step),
+            Event::Notice(notice) if self.report.notices.contains(&notice) => {}
             Event::Notice(notice) => {
                 self.progress.line(&text::one_line(&notice));
                 if self.report.notices.len() < MAX_NOTICES {
                     self.report.notices.push(notice);
                 }
             }
+            Event::Began(began) => self.deployment = Some(began.deployment_id),
             Event::Finished(finished) => return Some(self.finished(finished)),
         }
         None
     }
 
     fn step(&mut self, event: StepEvent) {
-        self.keep(&event);
         let phase = event.phase();
+        let known = self.report.steps.get(&event.step_id);
+        let repeats = matches!(
+            (known.map(|step| step.result), phase),
+            (
+                Some(StepResult::Done),
+                StepPhase::Started | StepPhase::Progress | StepPhase::Done
+            ) | (
+                Some(StepResult::Failed),
+                StepPhase::Started | StepPhase::Progress | StepPhase::Failed
+            )
+        );
+        if repeats {
+            return;
+        }
+        self.keep(&event);
         let label = picture::step_label(self.plan, &event.step_id).unwrap_or_else(|| {
             match event.machine_name.as_str() {
                 "" => event.service.clone(),
@@ -143,6 +169,11 @@ impl<'a> Show<'a> {
                 Outcome::Incomplete,
                 Kind::Partial,
                 "some replicas failed; all other steps succeeded",
+            ),
+            DeployOutcome::Superseded => (
+                Outcome::Superseded,
+                Kind::Partial,
+                "another deployment of the project began before this one could be continued",
             ),
             DeployOutcome::Failed | DeployOutcome::Unspecified => (
                 Outcome::Failed,
@@ -243,6 +274,12 @@ mod tests {
         );
         assert_eq!(
             outcome(vec![finished(DeployOutcome::Unspecified)])
+                .unwrap_err()
+                .kind,
+            Kind::Partial
+        );
+        assert_eq!(
+            outcome(vec![finished(DeployOutcome::Superseded)])
                 .unwrap_err()
                 .kind,
             Kind::Partial

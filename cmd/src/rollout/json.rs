@@ -29,6 +29,8 @@ pub(super) enum Outcome {
     Incomplete,
     /// It failed, and rolling back failed, too.
     Failed,
+    /// The machine that executed it was away, and another deployment began meanwhile.
+    Superseded,
 }
 
 /// The document.

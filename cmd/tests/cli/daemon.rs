@@ -52,6 +52,8 @@ pub(crate) struct Daemon {
     pub(crate) plans: Mutex<VecDeque<v1::Plan>>,
     /// One for each call of `Execute`: events, and a failure in place of the end.
     pub(crate) executions: Mutex<VecDeque<(Vec<v1::DeployEvent>, Option<Failure>)>>,
+    /// The answer to `ListDeployments`.
+    pub deployments: Vec<v1::DeploymentStatus>,
     /// After its events, an execution never ends.
     pub(crate) endless: bool,
     /// `Execute` does not answer: the daemon looks at all machines before it does.

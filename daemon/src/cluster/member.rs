@@ -12,6 +12,7 @@ use uc_api::{Code, Failure, MachineId};
 use uc_cluster_state::{MemberStatus, Options, Store, Watch, Write, WriteError};
 use uc_mesh::{MeshClient, PrivateKey};
 
+use super::executing::Executing;
 use super::machines::{Own, canonical_id};
 use super::peers::{Link, Peers, Remote};
 use super::readiness::Readiness;
@@ -24,7 +25,7 @@ use crate::engine::DockerEngine;
 use crate::files::Files;
 use crate::identity::Membership;
 use crate::network::gateway;
-use crate::node::{self, Draining, NodeService};
+use crate::node::{self, Marks, NodeService};
 use crate::paths::Paths;
 
 /// Most accepted connections that wait for the server.
@@ -67,6 +68,8 @@ pub(crate) struct Member {
     pub(crate) new_subnet: watch::Sender<Option<Ipv4Net>>,
     /// Deployments that this daemon executes.
     pub(crate) running: Arc<Running>,
+    /// The same deployments, for those who watch or cancel them.
+    pub(crate) executing: Arc<Executing>,
     pub(crate) tasks: TaskTracker,
     /// Cancelled to end all tasks.
     pub(crate) cancel: CancellationToken,
@@ -130,11 +133,14 @@ impl Member {
         let identity = watch::Sender::new(None);
         let files = Files::new(paths.files());
         files.clear_incoming().await?;
+        let marks = Marks::default();
+        let changes = node::Changes::open(&paths.changes(), &marks)?;
         let node = NodeService::new(
             Arc::clone(&engine) as _,
             files,
             identity.subscribe(),
-            Draining::new(),
+            marks,
+            changes,
             cancel.child_token(),
         );
         let own = Own {
@@ -159,6 +165,7 @@ impl Member {
             leave: Notify::new(),
             new_subnet: watch::Sender::default(),
             running: Arc::default(),
+            executing: Arc::default(),
             tasks: TaskTracker::new(),
             cancel,
             identity,
@@ -250,6 +257,13 @@ impl Member {
     /// The daemon of a machine by name, id or unique beginning of an id.
     pub(crate) fn remote(&self, machine: &str) -> Result<Remote, Failure> {
         Ok(self.peers.machine(self.cluster().machine(machine)?))
+    }
+
+    /// The name of this machine; its id while it has no record.
+    pub(crate) fn own_name(&self) -> String {
+        let cluster = self.cluster();
+        let name = cluster.own().map(|own| own.name.to_string());
+        name.unwrap_or_else(|| self.id.to_string())
     }
 
     /// Updates the identity that the node service uses.

@@ -32,6 +32,8 @@ pub(crate) const REPLICA: u16 = 16;
 pub(crate) const VOLUME: u16 = 17;
 /// [`MachineFacts`], key [`FACTS_KEY`].
 pub(crate) const FACTS: u16 = 18;
+/// [`uc_api::v1::DeploymentEntry`], a log.
+pub(crate) const DEPLOYMENT: u16 = 19;
 
 /// Key of the one cluster record.
 pub(crate) const CLUSTER_KEY: &str = "cluster";
@@ -79,6 +81,11 @@ pub(crate) static KINDS: &[Kind] = &[
         id: FACTS,
         name: "facts",
         class: Class::Observation,
+    },
+    Kind {
+        id: DEPLOYMENT,
+        name: "deployment",
+        class: Class::Log,
     },
 ];
 

@@ -57,7 +57,7 @@ pub(super) async fn ensure(
     let missing = holders.missing(machine, &wanted).await?;
     for hash in &missing {
         let what = what(spec, hash);
-        progress.say(format!("sending {what}")).await;
+        progress.say(format!("sending {what}"));
         provide(holders, machine, hash, &what, &spec.name).await?;
     }
     Ok(())

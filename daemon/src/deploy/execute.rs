@@ -1,8 +1,10 @@
 //! Carries out a plan, step by step, on the machines it names. Layers one after another, the
 //! services of a layer side by side; in a service steps run in the plan's order and replicas are
-//! replaced as its update policy says. A step that fails undoes itself (the replica it would have
-//! replaced serves again) and, unless the policy puts up with it, ends the execution; going back
-//! with everything else is the caller's, who plans that as well.
+//! replaced as its update policy says. A step that fails takes itself back (the replica it would
+//! have replaced serves again) and, unless the policy tolerates it, ends the execution. Then
+//! [`take_back`] undoes the steps before it.
+//!
+//! Everything can be repeated: the machines know the changes that they have carried out.
 
 mod dependencies;
 mod events;
@@ -14,24 +16,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use uc_api::Failure;
-use uc_api::v1::{Plan, ReplicaRecord, ServiceSpec, StepPhase, VolumeSpec};
+use uc_api::v1::{
+    ChangeEnded, Plan, ReplicaChange, ReplicaRecord, ServiceSpec, StepPhase, VolumeSpec,
+};
 
-pub(super) use self::events::{Events, Progress, progress};
+pub(super) use self::events::{Progress, progress};
+use super::journal::Journal;
+use crate::cluster::events::Events;
 
 /// The machines, as the executor needs them. The real one calls each machine's `Node` service.
 #[async_trait]
 pub(super) trait Fleet: Send + Sync {
     /// Makes a volume; one that is there with the same driver is no error.
     async fn create_volume(&self, machine: &str, volume: &VolumeSpec) -> Result<(), Failure>;
-    /// Pulls and creates, does not start. Returns the container's id.
-    async fn create(
+    /// Has a machine carry out a change to its end. A machine that does not answer is asked again
+    /// for a while.
+    async fn apply(
         &self,
         machine: &str,
-        new: &NewReplica<'_>,
+        change: &ReplicaChange,
         progress: &Progress,
-    ) -> Result<String, Failure>;
-    /// Starts, and waits as long as `wait` says.
-    async fn start(&self, machine: &str, container: &str, wait: Wait) -> Result<(), Failure>;
+    ) -> Result<ChangeEnded, Failure>;
+    /// Has a machine take a change back, whether or not it was carried out.
+    async fn undo(
+        &self,
+        machine: &str,
+        change: &ReplicaChange,
+        progress: &Progress,
+    ) -> Result<(), Failure>;
     /// Runs the spec's command of before a deployment to its end; its output is progress.
     async fn pre_deploy(
         &self,
@@ -39,27 +51,11 @@ pub(super) trait Fleet: Send + Sync {
         new: &NewReplica<'_>,
         progress: &Progress,
     ) -> Result<(), Failure>;
-    /// Stops within its grace period. One that does not run or is not there is no error.
-    async fn stop(&self, machine: &str, container: &str) -> Result<(), Failure>;
-    /// Removes. One that is not there is no error.
-    async fn remove(&self, machine: &str, container: &str) -> Result<(), Failure>;
     /// The machine's replicas, from its engine now.
     async fn observe(&self, machine: &str) -> Result<Vec<ReplicaRecord>, Failure>;
 }
 
-/// What to wait for after a start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Nothing: it is not expected to go on running.
-    No,
-    /// That it serves.
-    Serves {
-        /// Milliseconds it is watched; none: the machine's own choice.
-        monitor_ms: Option<u64>,
-    },
-}
-
-/// A container to be made.
+/// What a command of before a deployment runs with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NewReplica<'a> {
     /// What it runs.
@@ -81,9 +77,8 @@ pub(super) struct Execution<'a> {
     pub machines: &'a [String],
     /// Names the deployment on its containers.
     pub deployment: &'a str,
-    /// The plan takes a failed deployment back: without delays, without commands, and every
-    /// failure counts.
-    pub going_back: bool,
+    /// What was done before, and what is being done.
+    pub journal: &'a Journal,
 }
 
 /// Why an execution ended early.
@@ -112,14 +107,8 @@ pub(super) async fn execute(
     events: &Events,
 ) -> Result<Vec<Failure>, Stopped> {
     create_volumes(fleet, execution.plan, events).await?;
-    let layers: BTreeSet<u32> = execution
-        .plan
-        .services
-        .iter()
-        .map(|service| service.layer)
-        .collect();
     let mut failed = Vec::new();
-    for layer in layers {
+    for layer in layers(execution.plan) {
         let services = execution
             .plan
             .services
@@ -157,15 +146,44 @@ async fn create_volumes(fleet: &dyn Fleet, plan: &Plan, events: &Events) -> Resu
             &format!("volume {}", volume.name),
             &step.machine_name,
         );
-        progress
-            .phase(StepPhase::Started, "creating".to_owned(), Vec::new())
-            .await;
+        progress.phase(StepPhase::Started, "creating".to_owned(), Vec::new());
         let result = fleet.create_volume(&step.machine_id, volume).await;
-        progress
-            .done(result.map_err(|failure| failure.on(&step.machine_name)))
-            .await?;
+        progress.done(result.map_err(|failure| failure.on(&step.machine_name)))?;
     }
     Ok(())
+}
+
+/// Undoes the steps that were begun, and those of services that share a namespace with others.
+/// Returns what could not be undone.
+pub(super) async fn take_back(
+    fleet: &dyn Fleet,
+    execution: Execution<'_>,
+    events: &Events,
+) -> Vec<Failure> {
+    let mut failed = Vec::new();
+    // What others share is there again before they are.
+    for layer in layers(execution.plan) {
+        let of_layer = execution
+            .plan
+            .services
+            .iter()
+            .filter(|service| service.layer == layer);
+        let steps = of_layer.flat_map(|service| {
+            let spec = execution.specs.get(&service.service);
+            let shares = spec.is_some_and(|spec| !uc_planner::shared(spec).is_empty());
+            let steps = service.steps.iter();
+            steps
+                .filter(move |step| shares || execution.journal.is_begun(&step.id))
+                .map(move |step| step::undo_step(fleet, execution, service, step, events))
+        });
+        let undone = join_all(steps).await.into_iter();
+        failed.extend(undone.filter_map(Result::err));
+    }
+    failed
+}
+
+fn layers(plan: &Plan) -> BTreeSet<u32> {
+    plan.services.iter().map(|service| service.layer).collect()
 }
 
 #[cfg(test)]

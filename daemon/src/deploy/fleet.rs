@@ -4,23 +4,37 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
 use uc_api::v1::{
-    CreateReplicaRequest, ReplicaRecord, RunPreDeployRequest, StartReplicaRequest,
-    StopReplicaRequest, VolumeSpec, create_replica_event, run_pre_deploy_event,
+    ChangeEnded, ReplicaChange, ReplicaRecord, RunPreDeployRequest, VolumeSpec, apply_event,
+    run_pre_deploy_event,
 };
 use uc_api::{Code, Failure};
 
 use super::contents;
-use super::execute::{Fleet, NewReplica, Progress, Wait};
+use super::execute::{Fleet, NewReplica, Progress};
 use crate::cluster::member::Member;
 use crate::cluster::peers::PATIENT_LOOK_LIMIT;
 
 /// Lines of a command's output in its failure.
 const LOG_TAIL: usize = 10;
+/// How long a machine that does not answer is asked again: a restart of its daemon takes a second,
+/// a restart of the machine less than a minute.
+const RETRY_LIMIT: Duration = Duration::from_mins(1);
+/// Time between two attempts.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Calls machines through their daemons.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NodeFleet<'a> {
     member: &'a Member,
+}
+
+/// Whether a change is carried out or taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Back,
 }
 
 impl<'a> NodeFleet<'a> {
@@ -28,6 +42,80 @@ impl<'a> NodeFleet<'a> {
     pub(super) fn new(member: &'a Member) -> Self {
         Self { member }
     }
+
+    /// The end of a change. A machine whose daemon restarts or that cannot be reached is asked
+    /// again, and joins the change to what it has done already.
+    async fn until_answered(
+        &self,
+        machine: &str,
+        change: &ReplicaChange,
+        progress: &Progress,
+        direction: Direction,
+    ) -> Result<ChangeEnded, Failure> {
+        let mut silent_since: Option<Instant> = None;
+        loop {
+            let mut heard = false;
+            let failure = match self
+                .ask(machine, change, progress, direction, &mut heard)
+                .await
+            {
+                Ok(ended) => return ended,
+                Err(failure) => failure,
+            };
+            if heard {
+                silent_since = None;
+            }
+            let since = *silent_since.get_or_insert_with(Instant::now);
+            if !may_pass(failure.code) || since.elapsed() >= RETRY_LIMIT {
+                return Err(failure);
+            }
+            progress.say(format!("trying again: {}", failure.message));
+            sleep(RETRY).await;
+        }
+    }
+
+    /// One attempt: the inner result is the machine's own answer about the change. `heard` is set
+    /// when the machine answers at all.
+    async fn ask(
+        &self,
+        machine: &str,
+        change: &ReplicaChange,
+        progress: &Progress,
+        direction: Direction,
+        heard: &mut bool,
+    ) -> Result<Result<ChangeEnded, Failure>, Failure> {
+        let remote = self.member.remote(machine)?;
+        let mut events = match direction {
+            Direction::Forward => {
+                if let Some(spec) = &change.spec {
+                    contents::ensure(&self.member, machine, spec, progress).await?;
+                }
+                remote.apply(change.clone()).await?
+            }
+            Direction::Back => remote.undo(change.clone()).await?,
+        };
+        loop {
+            match events.next().await?.and_then(|event| event.event) {
+                Some(apply_event::Event::Progress(text)) => {
+                    *heard = true;
+                    if !text.is_empty() {
+                        progress.say(text);
+                    }
+                }
+                Some(apply_event::Event::Ended(ended)) => return Ok(Ok(ended)),
+                Some(apply_event::Event::Failed(failure)) => return Ok(Err(failure.into())),
+                None => {
+                    let message = "the machine ended the call without saying how the change ended";
+                    return Err(Failure::new(Code::Unreachable, message));
+                }
+            }
+        }
+    }
+}
+
+/// A failure to reach a machine, which a moment later may be another answer.
+fn may_pass(code: Code) -> bool {
+    matches!(code, Code::Unreachable | Code::TimedOut | Code::Internal)
 }
 
 #[async_trait]
@@ -39,49 +127,23 @@ impl Fleet for NodeFleet<'_> {
             .await
     }
 
-    async fn create(
+    async fn apply(
         &self,
         machine: &str,
-        new: &NewReplica<'_>,
+        change: &ReplicaChange,
         progress: &Progress,
-    ) -> Result<String, Failure> {
-        contents::ensure(&self.member, machine, new.spec, progress).await?;
-        let request = CreateReplicaRequest {
-            spec: Some(new.spec.clone()),
-            revision: new.revision.to_owned(),
-            deployment_id: new.deployment.to_owned(),
-        };
-        let mut events = self.member.remote(machine)?.create_replica(request).await?;
-        loop {
-            match events.next().await?.and_then(|event| event.event) {
-                Some(create_replica_event::Event::Progress(text)) => progress.say(text).await,
-                Some(create_replica_event::Event::ContainerId(id)) => return Ok(id),
-                None => {
-                    return Err(Failure::new(
-                        Code::Internal,
-                        "the machine ended the call without creating a container",
-                    ));
-                }
-            }
-        }
+    ) -> Result<ChangeEnded, Failure> {
+        self.until_answered(machine, change, progress, Direction::Forward)
+            .await
     }
 
-    async fn start(&self, machine: &str, container: &str, wait: Wait) -> Result<(), Failure> {
-        // On the wire 0 is "as you see fit", which is not what somebody wants who writes 0.
-        let monitor_ms = match wait {
-            Wait::Serves {
-                monitor_ms: Some(ms),
-            } => ms.max(1),
-            Wait::Serves { monitor_ms: None } | Wait::No => 0,
-        };
-        let request = StartReplicaRequest {
-            container_id: container.to_owned(),
-            monitor_ms,
-            no_wait: wait == Wait::No,
-        };
-        self.member
-            .remote(machine)?
-            .start_replica(request)
+    async fn undo(
+        &self,
+        machine: &str,
+        change: &ReplicaChange,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
+        self.until_answered(machine, change, progress, Direction::Back)
             .await
             .map(drop)
     }
@@ -109,14 +171,14 @@ impl Fleet for NodeFleet<'_> {
         let mut tail = VecDeque::new();
         loop {
             match events.next().await?.and_then(|event| event.event) {
-                Some(run_pre_deploy_event::Event::Progress(text)) => progress.say(text).await,
+                Some(run_pre_deploy_event::Event::Progress(text)) => progress.say(text),
                 Some(run_pre_deploy_event::Event::Line(line)) => {
                     let line = String::from_utf8_lossy(&line).into_owned();
                     if tail.len() == LOG_TAIL {
                         tail.pop_front();
                     }
                     tail.push_back(line.clone());
-                    progress.say(line).await;
+                    progress.say(line);
                 }
                 Some(run_pre_deploy_event::Event::ExitCode(0)) => return Ok(()),
                 Some(run_pre_deploy_event::Event::ExitCode(code)) => {
@@ -136,21 +198,6 @@ impl Fleet for NodeFleet<'_> {
                 }
             }
         }
-    }
-
-    async fn stop(&self, machine: &str, container: &str) -> Result<(), Failure> {
-        let request = StopReplicaRequest {
-            container_id: container.to_owned(),
-            grace_ms: None,
-        };
-        match self.member.remote(machine)?.stop_replica(request).await {
-            Err(failure) if failure.code == Code::NotFound => Ok(()),
-            stopped => stopped,
-        }
-    }
-
-    async fn remove(&self, machine: &str, container: &str) -> Result<(), Failure> {
-        self.member.remote(machine)?.remove_replica(container).await
     }
 
     async fn observe(&self, machine: &str) -> Result<Vec<ReplicaRecord>, Failure> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use uc_api::Failure;
-use uc_api::v1::{ObserveResponse, Plan, ReplicaRecord};
+use uc_api::v1::{Kept, ObserveResponse, Plan, ReplicaRecord};
 use uc_planner::Observed;
 
 use crate::cluster::machines::Machine;
@@ -52,6 +52,11 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
                 (replicas.collect(), volumes.collect(), false)
             }
         };
+        // What is only kept is no replica, and its deployment ends it.
+        let replicas: Vec<ReplicaRecord> = replicas;
+        let replicas = replicas
+            .into_iter()
+            .filter(|of| of.kept() == Kept::Unspecified);
         // Empty and 0 are unknown: the facts have not arrived.
         let facts = reported.facts.as_deref();
         planned.push(uc_planner::Machine {
@@ -64,7 +69,7 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
             labels: machine.record.labels.clone(),
             cpus: facts.map_or(0, |facts| facts.cpus),
             memory: facts.map_or(0, |facts| facts.memory),
-            replicas,
+            replicas: replicas.collect(),
             volumes,
         });
     }
@@ -97,7 +102,7 @@ async fn ask(member: &Member, machine: &Machine) -> Result<ObserveResponse, Fail
 
 /// Waits until the store says of the touched services what their machines say, so that who looks
 /// right after a deployment sees its result.
-pub(super) async fn settle(member: &Member, observed: &Observed, plan: &Plan) {
+pub(super) async fn settle(member: &Member, machines: &[String], plan: &Plan) {
     let touched: BTreeSet<(&str, &str)> = plan
         .services
         .iter()
@@ -116,7 +121,7 @@ pub(super) async fn settle(member: &Member, observed: &Observed, plan: &Plan) {
     let up = cluster
         .machines()
         .iter()
-        .filter(|machine| observed.machines.iter().any(|m| m.up && m.id == machine.id));
+        .filter(|machine| machines.contains(&machine.id.to_string()));
     let answers =
         join_all(up.map(|machine| async move { (machine, ask(member, machine).await) })).await;
     let mut changes = member.changes();

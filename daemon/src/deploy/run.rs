@@ -1,32 +1,37 @@
 //! One deployment on the machine that was asked for it: look at all machines, plan, compare with
 //! what the user confirmed, write the new desired state, execute, and on failure go back to the
 //! previous revision of every service it touched.
+//!
+//! A daemon that is stopped or dies meanwhile leaves the deployment in its journal, and the next
+//! one continues it ([`super::resume`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use uc_api::v1::{
-    DeployEvent, DeployFinished, DeployOutcome, Plan, PlanRequest, ServiceRecord, deploy_event,
-    plan_request,
+    DeployBegan, DeployFinished, DeployOutcome, DeploymentJournal, Plan, PlanRequest,
+    ServiceRecord, ServiceSpec, SettleRequest, deploy_event, plan_request,
 };
 use uc_api::{Code, Failure, ServiceKey};
 use uc_cluster_state::Write;
 use uc_planner::{Planned, plan, projects};
 
-use super::execute::{Events, Execution, Stopped, execute};
+use super::execute::{Execution, Stopped, execute, take_back};
 use super::fleet::NodeFleet;
+use super::journal::Journal;
 use super::lock::Lock;
 use super::look::{observe, settle};
-use super::undo::{Previous, previous_records, previous_requests, service_key};
+use super::undo::{Previous, previous_of, previous_records, service_key};
 use crate::clock::now_ms;
+use crate::cluster::events::Events;
+use crate::cluster::executing::Executed;
 use crate::cluster::member::Member;
 use crate::cluster::records::{self, delete, put};
 use crate::cluster::turn::Turn;
 use crate::cluster::view::Cluster;
-
-/// Events waiting for a slow reader before the deployment waits for it.
-const EVENT_QUEUE: usize = 256;
 
 /// What would change.
 pub(crate) async fn plan_request(member: &Member, request: &PlanRequest) -> Result<Plan, Failure> {
@@ -43,37 +48,87 @@ pub(crate) async fn start(
     request: PlanRequest,
     digest: String,
     deployment: String,
-) -> Result<mpsc::Receiver<DeployEvent>, Failure> {
+) -> Result<Events, Failure> {
     let (started, answer) = oneshot::channel();
     let task_member = Arc::clone(&member);
     // A task of its own, so that nothing is left locked when the caller hangs up.
     member.tasks.spawn(async move {
         let member = &task_member;
-        let agreed = match Agreed::take(member, &request, &digest, &deployment).await {
-            Ok(agreed) => agreed,
+        let begun = async {
+            let agreed = Agreed::take(member, &request, &digest, &deployment).await?;
+            match begin(member, &agreed.planned, request, deployment).await {
+                Ok(journal) => Ok((agreed, journal)),
+                Err(failure) => {
+                    agreed.lock.release().await;
+                    Err(failure)
+                }
+            }
+        };
+        let (agreed, journal) = match begun.await {
+            Ok(begun) => begun,
             Err(failure) => {
                 let _caller_gone = started.send(Err(failure));
                 return;
             }
         };
-        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        let _caller_gone = started.send(Ok(receiver));
-        let events = Events::new(sender);
-        let run = Run {
-            member,
-            planned: &agreed.planned,
-            request: &request,
-            deployment: &deployment,
-            going_back: false,
-        };
-        let finished = run.to_end(&events).await;
-        agreed.lock.release().await;
-        drop(agreed.turn);
-        events.send(deploy_event::Event::Finished(finished)).await;
+        let executed = Executed::default();
+        let _caller_gone = started.send(Ok(executed.events.clone()));
+        let Agreed { turn, lock, .. } = agreed;
+        to_end(member, &journal, lock, turn, executed).await;
     });
     answer
         .await
         .unwrap_or_else(|_| Err(Failure::new(Code::Internal, "the machine is stopping")))
+}
+
+/// Writes the deployment down, before anything is done.
+async fn begin(
+    member: &Member,
+    planned: &Planned,
+    request: PlanRequest,
+    deployment: String,
+) -> Result<Journal, Failure> {
+    let up = planned.observed.machines.iter().filter(|of| of.up);
+    let content = DeploymentJournal {
+        deployment_id: deployment.clone(),
+        request: Some(request),
+        plan: Some(planned.plan.clone()),
+        specs: planned.specs.clone(),
+        previous: previous_of(&planned.plan, &planned.observed.services),
+        machines: up.map(|machine| machine.id.to_string()).collect(),
+        ..DeploymentJournal::default()
+    };
+    let journal = Journal::begin_deployment(&member.paths.deployments(), content).await?;
+    if let Err(failure) = member.log_began(&deployment, &planned.plan).await {
+        journal.remove();
+        return Err(failure);
+    }
+    Ok(journal)
+}
+
+/// Carries a deployment out and ends it. If the daemon stops meanwhile, the journal stays, and the
+/// locks stay as well until they expire or the next process continues.
+pub(super) async fn to_end(
+    member: &Member,
+    journal: &Journal,
+    lock: Lock,
+    turn: Turn,
+    executed: Executed,
+) {
+    let run = Run::new(member, journal, executed.cancel.clone());
+    let events = executed.events.clone();
+    events.send(deploy_event::Event::Began(DeployBegan {
+        deployment_id: run.deployment.clone(),
+        machine_name: member.own_name(),
+    }));
+    let executing = member.executing.add(&run.deployment, executed);
+    let finished = tokio::select! {
+        () = member.cancel.cancelled() => return,
+        finished = run.to_end(&events) => finished,
+    };
+    lock.release().await;
+    drop((turn, executing));
+    events.send(deploy_event::Event::Finished(finished));
 }
 
 /// A plan that the user confirmed, and the lock of the projects that it changes.
@@ -133,14 +188,21 @@ fn known_services(cluster: &Cluster) -> BTreeSet<ServiceKey> {
     cluster.services().keys().chain(running).cloned().collect()
 }
 
-#[derive(Clone, Copy)]
+/// A deployment from its journal.
 struct Run<'a> {
     member: &'a Member,
-    planned: &'a Planned,
-    request: &'a PlanRequest,
-    deployment: &'a str,
-    /// A failed deployment is being taken back.
-    going_back: bool,
+    journal: &'a Journal,
+    request: PlanRequest,
+    deployment: String,
+    plan: Plan,
+    specs: BTreeMap<String, ServiceSpec>,
+    previous: BTreeMap<ServiceKey, Option<ServiceRecord>>,
+    /// Ids of the machines that were up.
+    machines: Vec<String>,
+    /// Why it is being taken back, if it was when the daemon stopped.
+    failure: Option<Failure>,
+    /// Cancelled by a user.
+    cancel: CancellationToken,
 }
 
 fn finished(outcome: DeployOutcome, message: String, failure: Failure) -> DeployFinished {
@@ -174,19 +236,61 @@ fn done(failed: Vec<Failure>) -> DeployFinished {
     finished(DeployOutcome::Incomplete, message, first.hint(hint))
 }
 
-impl Run<'_> {
-    async fn to_end(self, events: &Events) -> DeployFinished {
-        let previous = previous_records(&self.planned.plan, &self.planned.observed.services);
-        let after = match self.begin().await {
-            Ok(after) => after,
+impl<'a> Run<'a> {
+    fn new(member: &'a Member, journal: &'a Journal, cancel: CancellationToken) -> Self {
+        let content = journal.content();
+        Self {
+            member,
+            journal,
+            request: content.request.expect("a journal has the request"),
+            deployment: content.deployment_id,
+            plan: content.plan.expect("a journal has the plan"),
+            specs: content.specs,
+            previous: previous_records(content.previous),
+            machines: content.machines,
+            failure: content.failure.map(Failure::from),
+            cancel,
+        }
+    }
+
+    async fn to_end(&self, events: &Events) -> DeployFinished {
+        let finished = match self.failure.clone() {
+            Some(failure) => self.back(failure, events).await,
+            None => self.forward(events).await,
+        };
+        if let Err(failure) = self.member.log_ended(&self.deployment, &finished).await {
+            events.notice(format!("the outcome could not be written down: {failure}"));
+        }
+        self.settle(events).await;
+        settle(self.member, &self.machines, &self.plan).await;
+        self.journal.remove();
+        finished
+    }
+
+    async fn forward(&self, events: &Events) -> DeployFinished {
+        let cluster = self.member.cluster();
+        let Intents { before, after } =
+            intents(&cluster, &self.plan, &self.specs, &self.request, now_ms());
+        let written = self.write(before).await;
+        let Ok(()) = written else {
             // Nothing has been changed, so there is nothing to go back to.
-            Err(failure) => {
-                let message = failure.to_string();
-                return finished(DeployOutcome::RolledBack, message, failure);
+            let failure = written.expect_err("it is no success");
+            let message = failure.to_string();
+            return finished(DeployOutcome::RolledBack, message, failure);
+        };
+        let fleet = NodeFleet::new(self.member);
+        let carried_out = tokio::select! {
+            carried_out = execute(&fleet, self.execution(), events) => carried_out,
+            () = self.cancel.cancelled() => {
+                let failure = Failure::new(Code::Refused, "the deployment was cancelled");
+                return self.back(failure, events).await;
             }
         };
-        let failure = match self.carry_out(after, events).await {
-            Ok(failed) => return done(failed),
+        match carried_out {
+            Ok(failed) => match self.write(after).await {
+                Ok(()) => done(failed),
+                Err(failure) => self.back(failure, events).await,
+            },
             Err(Stopped {
                 failure,
                 pause: true,
@@ -195,115 +299,110 @@ impl Run<'_> {
                     "{failure}; the deployment is paused: new and old replicas were left running"
                 );
                 let hint = failure.hint.clone().unwrap_or_else(|| GO_ON.to_owned());
-                return finished(DeployOutcome::Paused, message, failure.hint(hint));
+                finished(DeployOutcome::Paused, message, failure.hint(hint))
             }
             Err(Stopped {
                 failure,
                 pause: false,
-            }) => failure,
-        };
-        let words = Previous::of(&previous);
-        events.notice(words.rolling_back()).await;
-        let back = self.back(&previous, events).await;
-        let (outcome, message) = match back {
-            Ok(()) => (
-                DeployOutcome::RolledBack,
-                format!("{failure}; {}", words.rolled_back()),
-            ),
-            Err(back) => (
-                DeployOutcome::Failed,
-                format!("{failure}; rolling back failed, too: {back}"),
-            ),
-        };
-        finished(outcome, message, failure)
-    }
-
-    /// Writes down what is wanted. Returns what is to be written at the end.
-    async fn begin(self) -> Result<Vec<Write>, Failure> {
-        let Intents { before, after } =
-            intents(&self.member.cluster(), self.planned, self.request, now_ms());
-        if !before.is_empty() {
-            self.member.write(before).await?;
+            }) => self.back(failure, events).await,
         }
-        Ok(after)
     }
 
-    /// Returns the failures that the services' policies tolerate.
-    async fn carry_out(self, after: Vec<Write>, events: &Events) -> Result<Vec<Failure>, Stopped> {
-        let ended = self.execute(events).await;
-        if ended
-            .as_ref()
-            .map_or_else(|stopped| stopped.pause, |_| true)
-        {
-            settle(self.member, &self.planned.observed, &self.planned.plan).await;
+    async fn write(&self, writes: Vec<Write>) -> Result<(), Failure> {
+        if writes.is_empty() {
+            return Ok(());
         }
-        let failed = ended?;
-        if !after.is_empty() {
-            self.member.write(after).await?;
+        self.member.write(writes).await
+    }
+
+    fn execution(&self) -> Execution<'_> {
+        Execution {
+            plan: &self.plan,
+            specs: &self.specs,
+            machines: &self.machines,
+            deployment: &self.deployment,
+            journal: self.journal,
         }
-        Ok(failed)
     }
 
-    async fn forward(self, events: &Events) -> Result<(), Failure> {
-        let after = self.begin().await?;
-        let carried_out = self.carry_out(after, events).await;
-        carried_out.map(drop).map_err(|stopped| stopped.failure)
-    }
-
-    async fn execute(self, events: &Events) -> Result<Vec<Failure>, Stopped> {
-        let fleet = NodeFleet::new(self.member);
-        let machines = self.planned.observed.machines.iter();
-        let up = machines.filter(|machine| machine.up);
-        let machines: Vec<String> = up.map(|machine| machine.id.to_string()).collect();
-        let execution = Execution {
-            plan: &self.planned.plan,
-            specs: &self.planned.specs,
-            machines: &machines,
-            deployment: self.deployment,
-            going_back: self.going_back,
-        };
-        execute(&fleet, execution, events).await
-    }
-
-    /// Makes the previous records and what runs by them true again.
-    async fn back(
-        self,
-        previous: &BTreeMap<ServiceKey, Option<ServiceRecord>>,
-        events: &Events,
-    ) -> Result<(), Failure> {
+    /// Makes the previous records and what ran by them true again.
+    async fn back(&self, failure: Failure, events: &Events) -> DeployFinished {
+        let words = Previous::of(&self.previous);
+        events.notice(words.rolling_back());
         let mut problems = Vec::new();
-        for request in previous_requests(previous) {
-            let (observed, _) = observe(self.member).await;
-            let result = match plan(&request, observed) {
-                Ok(planned) => {
-                    let run = Run {
-                        planned: &planned,
-                        request: &request,
-                        going_back: true,
-                        ..self
-                    };
-                    run.forward(events).await
-                }
-                Err(error) => Err(error.into()),
-            };
-            if let Err(failure) = result {
-                problems.push(failure);
-            }
-        }
+        problems.extend(self.journal.note_failure(failure.clone()).await.err());
+        let fleet = NodeFleet::new(self.member);
+        problems.extend(take_back(&fleet, self.execution(), events).await);
+        problems.extend(self.restore_records().await.err());
+        let Some(first) = problems.into_iter().next() else {
+            let message = format!("{failure}; {}", words.rolled_back());
+            return finished(DeployOutcome::RolledBack, message, failure);
+        };
+        let message = format!("{failure}; rolling back failed, too: {first}");
+        let failure = if first.code == Code::Unreachable {
+            let machine = first.machine.as_deref().unwrap_or("a machine");
+            failure.hint(format!(
+                "{machine} takes its part back by itself as soon as it can be reached; `uc ps` shows what runs"
+            ))
+        } else {
+            failure
+        };
+        finished(DeployOutcome::Failed, message, failure)
+    }
+
+    /// Writes the previous records again, where the present one is what this deployment wrote.
+    async fn restore_records(&self) -> Result<(), Failure> {
         let cluster = self.member.cluster();
         let known = cluster.services();
-        let restored: Vec<_> = previous
-            .iter()
-            .filter(|(key, record)| known.get(*key).map(|known| &**known) != record.as_ref())
-            .map(|(key, record)| match record {
+        let restored = self.previous.iter().filter_map(|(key, previous)| {
+            let present = known.get(key).map(|known| &**known);
+            let written = self.specs.get(key.service.as_str());
+            let own = present.is_some_and(|present| present.spec.as_ref() == written);
+            if present == previous.as_ref() || !own {
+                return None;
+            }
+            Some(match previous {
                 Some(record) => put(records::SERVICE, key.to_string(), record),
                 None => delete(records::SERVICE, key.to_string()),
             })
+        });
+        self.write(restored.collect()).await
+    }
+
+    /// Has all machines remove what the deployment replaced. One that cannot be reached does so
+    /// when it learns that the deployment has ended.
+    async fn settle(&self, events: &Events) {
+        let touched =
+            self.plan.services.iter().filter(|of| {
+                !of.steps.is_empty() || of.change() == uc_api::v1::ServiceChange::Remove
+            });
+        let services: Vec<String> = touched
+            .map(|of| format!("{}/{}", of.project, of.service))
             .collect();
-        if !restored.is_empty() {
-            self.member.write(restored).await?;
+        if services.is_empty() {
+            return;
         }
-        problems.into_iter().next().map_or(Ok(()), Err)
+        let cluster = self.member.cluster();
+        let machines = cluster.machines().iter();
+        let up = machines.filter(|machine| !cluster.is_down(machine.id));
+        let settled = join_all(up.map(|machine| {
+            let request = SettleRequest {
+                deployment_id: self.deployment.clone(),
+                services: services.clone(),
+            };
+            let remote = self.member.peers.machine(machine);
+            async move { (machine, remote.settle(request).await) }
+        }));
+        for (machine, settled) in settled.await {
+            match settled {
+                Ok(warnings) => warnings
+                    .iter()
+                    .for_each(|warning| events.notice(format!("{}: {warning}", machine.name))),
+                Err(failure) => {
+                    tracing::warn!(machine = %machine.name, %failure, "a machine settles a deployment later");
+                }
+            }
+        }
     }
 }
 
@@ -317,21 +416,27 @@ struct Intents {
     after: Vec<Write>,
 }
 
-fn intents(cluster: &Cluster, planned: &Planned, request: &PlanRequest, now_ms: i64) -> Intents {
+fn intents(
+    cluster: &Cluster,
+    plan: &Plan,
+    specs: &BTreeMap<String, ServiceSpec>,
+    request: &PlanRequest,
+    now_ms: i64,
+) -> Intents {
     let existing = cluster.services();
     let volumes = match &request.change {
         Some(plan_request::Change::Deploy(desired)) => Some(&desired.volumes),
         _ => None,
     };
     let mut intents = Intents::default();
-    for service in &planned.plan.services {
+    for service in &plan.services {
         let key = service_key(&service.project, &service.service);
         if service.change() == uc_api::v1::ServiceChange::Remove {
             let removal = delete(records::SERVICE, key.to_string());
             intents.after.push(removal);
             continue;
         }
-        let spec = planned.specs.get(&service.service);
+        let spec = specs.get(&service.service);
         let spec =
             spec.expect("the planner gives the spec of each service that it does not remove");
         let old = existing.get(&key);

@@ -3,21 +3,37 @@
 use std::collections::BTreeMap;
 
 use uc_api::ServiceKey;
-use uc_api::v1::{DesiredServices, Plan, PlanRequest, RemoveServices, ServiceRecord, plan_request};
+use uc_api::v1::{Plan, PreviousService, ServiceRecord};
 
-/// The records of the touched services before the deployment; none for a new one.
-pub(super) fn previous_records(
+/// The touched services as they were before the deployment.
+pub(super) fn previous_of(
     plan: &Plan,
     services: &BTreeMap<ServiceKey, ServiceRecord>,
-) -> BTreeMap<ServiceKey, Option<ServiceRecord>> {
-    plan.services
+) -> Vec<PreviousService> {
+    let touched = plan
+        .services
         .iter()
-        .filter(|service| !service.steps.is_empty() || !service.fields.is_empty())
-        .map(|service| service_key(&service.project, &service.service))
-        .map(|key| {
-            let record = services.get(&key).cloned();
-            (key, record)
+        .filter(|service| !service.steps.is_empty() || !service.fields.is_empty());
+    touched
+        .map(|service| {
+            let key = service_key(&service.project, &service.service);
+            PreviousService {
+                project: service.project.clone(),
+                service: service.service.clone(),
+                record: services.get(&key).cloned(),
+            }
         })
+        .collect()
+}
+
+/// The records of these services; none for a new one.
+pub(super) fn previous_records(
+    previous: Vec<PreviousService>,
+) -> BTreeMap<ServiceKey, Option<ServiceRecord>> {
+    let key = |of: &PreviousService| service_key(&of.project, &of.service);
+    previous
+        .into_iter()
+        .map(|service| (key(&service), service.record))
         .collect()
 }
 
@@ -65,58 +81,4 @@ impl Previous {
             Self::All => "the previous revision serves again",
         }
     }
-}
-
-/// What must be asked for to get there again: one removal of what is new, one deployment a project,
-/// and then one of the services that share namespaces of others that were touched. The containers
-/// they shared may have been stopped meanwhile, and a namespace does not come back with its
-/// container, so these are made anew even where nothing of them differs.
-pub(super) fn previous_requests(
-    previous: &BTreeMap<ServiceKey, Option<ServiceRecord>>,
-) -> Vec<PlanRequest> {
-    let mut requests: BTreeMap<(bool, String), DesiredServices> = BTreeMap::new();
-    let touched = |project: &str, service: &str| {
-        previous
-            .keys()
-            .any(|key| key.project.as_str() == project && key.service.as_str() == service)
-    };
-    let mut new = Vec::new();
-    for (key, record) in previous {
-        let Some(ServiceRecord {
-            spec: Some(spec),
-            volumes,
-            ..
-        }) = record
-        else {
-            new.push(key.to_string());
-            continue;
-        };
-        let shares = uc_planner::shared(spec)
-            .into_iter()
-            .any(|name| touched(key.project.as_str(), name));
-        let desired = requests
-            .entry((shares, key.project.to_string()))
-            .or_default();
-        desired.project = key.project.to_string();
-        desired.recreate = shares;
-        desired.services.push(spec.clone());
-        for volume in volumes {
-            if !desired.volumes.contains(volume) {
-                desired.volumes.push(volume.clone());
-            }
-        }
-    }
-    let removal = (!new.is_empty()).then(|| {
-        plan_request::Change::Remove(RemoveServices {
-            services: new,
-            project: String::new(),
-        })
-    });
-    removal
-        .into_iter()
-        .chain(requests.into_values().map(plan_request::Change::Deploy))
-        .map(|change| PlanRequest {
-            change: Some(change),
-        })
-        .collect()
 }

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::exec::{CreateExecOptions, ResizeExecOptions};
-use bollard::models::{ContainerCreateBody, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, ContainerUpdateBody, VolumeCreateRequest};
 use bollard::{API_DEFAULT_VERSION, Docker, query_parameters as query};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -26,7 +26,7 @@ use wire::{event, has_tag, object, progress_line, reference, seconds, too_old};
 
 use super::{
     ApiVersion, Container, Engine, EngineError, EngineEvent, EngineVersion, ExecOptions,
-    ExecSession, Image, LogLine, LogOptions, PortHolder, Volume, exec, logs, record,
+    ExecSession, Image, LogLine, LogOptions, PortHolder, Volume, exec, logs, record, spec,
 };
 use crate::engine::record::or_empty;
 
@@ -260,6 +260,23 @@ impl Engine for DockerEngine {
         let limit = Duration::from_secs(seconds).saturating_add(WORK_LIMIT);
         self.request("stop a container", limit, |docker| async move {
             docker.stop_container(&id, Some(options)).await
+        })
+        .await
+    }
+
+    async fn set_restart(
+        &self,
+        id: &str,
+        policy: v1::RestartPolicy,
+        attempts: u32,
+    ) -> Result<(), EngineError> {
+        let id = object(id)?;
+        let update = ContainerUpdateBody {
+            restart_policy: Some(spec::restart_policy(policy, attempts)),
+            ..Default::default()
+        };
+        self.request("update a container", WORK_LIMIT, |docker| async move {
+            docker.update_container(&id, update).await
         })
         .await
     }

@@ -479,6 +479,20 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
+    async fn set_restart(
+        &self,
+        id: &str,
+        policy: v1::RestartPolicy,
+        attempts: u32,
+    ) -> Result<(), EngineError> {
+        let id = Self::find(&*self.reach()?, id)?;
+        self.change(&id, |fake| {
+            let host = fake.body.host_config.get_or_insert_default();
+            host.restart_policy = Some(spec::restart_policy(policy, attempts));
+        });
+        Ok(())
+    }
+
     async fn remove(&self, id: &str) -> Result<(), EngineError> {
         let mut state = self.reach()?;
         let Ok(id) = Self::find(&state, id) else {

@@ -20,7 +20,7 @@ use super::{suite, *};
 use crate::files::{Files, tests as content};
 use crate::node::observe::Observation;
 use crate::node::tests::{create, identity, start};
-use crate::node::{Draining, Identity, NodeService, observe};
+use crate::node::{Changes, Identity, Marks, NodeService, observe};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_passes_the_suite() {
@@ -63,8 +63,16 @@ async fn served(dockerd: &Dockerd) -> Served {
     let (sender, receiver) = watch::channel(Some(identity()));
     let state = tempfile::tempdir().unwrap();
     let files = contents(&state);
-    let (draining, cancel) = (Draining::new(), CancellationToken::new());
-    let node = NodeService::new(engine.clone(), files.clone(), receiver, draining, cancel);
+    let (marks, cancel) = (Marks::default(), CancellationToken::new());
+    let changes = Changes::open(&state.path().join("changes"), &marks).unwrap();
+    let node = NodeService::new(
+        engine.clone(),
+        files.clone(),
+        receiver,
+        marks,
+        changes,
+        cancel,
+    );
     Served {
         engine,
         node,
@@ -337,19 +345,20 @@ async fn real_engine_can_restart_while_it_is_observed() {
     bench.load().await;
     let (_identity, receiver) = watch::channel(Some(identity()));
     let state = tempfile::tempdir().unwrap();
-    let draining = Draining::new();
+    let marks = Marks::default();
     let cancel = CancellationToken::new();
     let node = NodeService::new(
         engine.clone(),
         contents(&state),
         receiver,
-        draining.clone(),
+        marks.clone(),
+        Changes::open(&state.path().join("changes"), &marks).unwrap(),
         cancel.clone(),
     );
     let (sender, mut observations) = mpsc::channel(100);
     let observer = observe::run(
         engine.clone(),
-        draining,
+        marks.clone(),
         observe::facts::host(),
         std::net::Ipv4Addr::new(10, 233, 0, 1),
         Arc::new(Sink(sender)),
@@ -403,11 +412,8 @@ async fn real_engine_can_restart_while_it_is_observed() {
     })
     .await;
     assert!(names(&after).is_superset(&names(&before)));
-    let stop = v1::StopReplicaRequest {
-        container_id: id.clone(),
-        grace_ms: Some(0),
-    };
-    node.stop(&stop).await.unwrap();
+    marks.drain(&id);
+    engine.stop(&id, Duration::ZERO).await.unwrap();
     let stopped = |seen: &Observation| {
         seen.replicas.iter().any(|replica| {
             replica.container_id == id

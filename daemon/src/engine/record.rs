@@ -60,6 +60,7 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         .and_then(|endpoint| endpoint.ip_address)
         .filter(|ip| !ip.is_empty())
         .unwrap_or_else(|| of(label::ADDRESS));
+    let policy = or_empty(host.restart_policy);
     let number = |key: &str| of_label(&labels, key, str::parse);
     let hooks = |key: &str| of_label(&labels, key, |text| serde_json::from_str(text));
     let files = of(label::FILES);
@@ -95,13 +96,20 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         reserved_memory: number(label::RESERVED_MEMORY),
         own_resolvers: labels.contains_key(label::RESOLVERS),
         dns_server: or_empty(host.dns.into_iter().flatten().next()),
+        // The engine does not know it.
+        kept: v1::Kept::Unspecified.into(),
     };
     Container {
         record,
         managed: labels.contains_key(label::CLUSTER),
         hook: of(label::HOOK),
+        step: of(label::STEP),
         healthcheck: config.healthcheck.as_ref().and_then(health_limits),
-        restart: restart(host.restart_policy.and_then(|policy| policy.name)),
+        restart: restart(policy.name),
+        restart_attempts: policy
+            .maximum_retry_count
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(0),
         stop_grace: config.stop_timeout.map_or(STOP_GRACE, |seconds| {
             Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
         }),

@@ -52,6 +52,8 @@ pub(crate) struct Placement<'a> {
     pub revision: &'a str,
     /// Id of the deployment that creates the container.
     pub deployment: &'a str,
+    /// Deployment and step that create the container. Empty if it only runs a command.
+    pub step: &'a str,
     /// The image's entrypoint. Required only to remove its command ([`needs_image_entrypoint`]).
     pub image_entrypoint: &'a [String],
     /// The API version of the machine's engine.
@@ -229,6 +231,7 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
         (label::FILES, text(&files.join(","))),
         (label::RESERVED_CPU, reserved(|of| of.reserved_nano_cpus)),
         (label::RESERVED_MEMORY, reserved(|of| of.reserved_memory)),
+        (label::STEP, text(placement.step)),
         (label::ADDRESS, address),
         // A container in the machine's network is reached at the machine's address. A shared
         // network is its owner's matter.
@@ -282,7 +285,12 @@ fn environment(
 }
 
 fn restart(spec: &v1::ServiceSpec) -> EngineRestart {
-    let name = match spec.restart() {
+    restart_policy(spec.restart(), spec.restart_attempts)
+}
+
+/// The engine's own form of a restart policy.
+pub(crate) fn restart_policy(policy: v1::RestartPolicy, attempts: u32) -> EngineRestart {
+    let name = match policy {
         v1::RestartPolicy::No => RestartPolicyNameEnum::NO,
         v1::RestartPolicy::Always => RestartPolicyNameEnum::ALWAYS,
         v1::RestartPolicy::OnFailure => RestartPolicyNameEnum::ON_FAILURE,
@@ -290,10 +298,10 @@ fn restart(spec: &v1::ServiceSpec) -> EngineRestart {
             RestartPolicyNameEnum::UNLESS_STOPPED
         }
     };
-    let counted = name == RestartPolicyNameEnum::ON_FAILURE && spec.restart_attempts > 0;
+    let counted = name == RestartPolicyNameEnum::ON_FAILURE && attempts > 0;
     EngineRestart {
         name: Some(name),
-        maximum_retry_count: some_if(counted, || i64::from(spec.restart_attempts)),
+        maximum_retry_count: some_if(counted, || i64::from(attempts)),
     }
 }
 

@@ -81,6 +81,8 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
         bridge: std::net::Ipv4Addr::new(10, 233, 0, 1),
         revision: "r1",
         deployment: "d1",
+
+        step: "",
         image_entrypoint: &[],
         api: ApiVersion::new(1, 41),
         shared: &BTreeMap::new(),

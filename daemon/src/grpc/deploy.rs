@@ -1,19 +1,21 @@
 //! `Deploy`: plans, their execution, and images and files from the client for the machines.
 
+pub(super) mod deployments;
 mod relay;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::deploy_server::Deploy;
 use uc_api::v1::{
-    ContentPart, DeployEvent, ExecuteRequest, ImageTarget, MissingContentsRequest,
+    CancelRequest, CancelResponse, ContentPart, DeployEvent, ExecuteRequest, ImageTarget,
+    ListDeploymentsRequest, ListDeploymentsResponse, MissingContentsRequest,
     MissingContentsResponse, MissingImagesRequest, MissingImagesResponse, Plan, PlanRequest,
-    PushContentResponse, PushImageRequest, PushImageResponse, PushResult, push_image_request,
+    PushContentResponse, PushImageRequest, PushImageResponse, PushResult, WatchRequest,
+    push_image_request,
 };
 use uc_api::{Code, Failure};
 
@@ -142,7 +144,36 @@ impl Deploy for DeployApi {
             .ok_or_else(|| Failure::new(Code::Invalid, "the request has no plan to execute"))?;
         let deployment = format!("{:016x}", rand::random::<u64>());
         let events = run::start(member, request, digest, deployment).await?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(events).map(Ok))))
+        Ok(Response::new(Box::pin(events.subscribe().map(Ok))))
+    }
+
+    type WatchStream = deployments::DeployEvents;
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let member = self.app.member()?;
+        let id = request.into_inner().deployment_id;
+        Ok(Response::new(deployments::watch(member, &id).await?))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<CancelRequest>,
+    ) -> Result<Response<CancelResponse>, Status> {
+        let member = self.app.member()?;
+        deployments::cancel(&member, &request.into_inner().deployment_id).await?;
+        Ok(Response::new(CancelResponse {}))
+    }
+
+    async fn list_deployments(
+        &self,
+        request: Request<ListDeploymentsRequest>,
+    ) -> Result<Response<ListDeploymentsResponse>, Status> {
+        let member = self.app.member()?;
+        let deployments = deployments::list(&member, &request.into_inner().project);
+        Ok(Response::new(ListDeploymentsResponse { deployments }))
     }
 
     async fn missing_images(

@@ -11,11 +11,14 @@ use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::join_server::Join;
 use uc_api::v1::peer_server::Peer;
 use uc_api::v1::{
-    AddMachineRequest, AddMachineResponse, BackupResponse, Examination, PeerBackupRequest,
-    PeerExamineRequest, PeerResetRequest, PeerResetResponse, ReplicationFrame,
+    AddMachineRequest, AddMachineResponse, BackupResponse, CancelRequest, CancelResponse,
+    Examination, PeerBackupRequest, PeerExamineRequest, PeerResetRequest, PeerResetResponse,
+    ReplicationFrame, SeenRequest, SeenResponse, WatchRequest,
 };
 use uc_api::{Code, Failure};
+use uc_cluster_state::Actor;
 
+use super::deploy::deployments;
 use super::{access, cluster};
 use crate::cluster::examine;
 use crate::cluster::member::Member;
@@ -58,6 +61,43 @@ impl Peer for PeerApi {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn seen(&self, request: Request<SeenRequest>) -> Result<Response<SeenResponse>, Status> {
+        let SeenRequest {
+            machine_id,
+            incarnation,
+            version,
+        } = request.into_inner();
+        let machine = machine_id
+            .parse()
+            .map_err(|_| Failure::new(Code::Invalid, "the machine's id is invalid"))?;
+        let actor = Actor {
+            machine,
+            incarnation,
+        };
+        let seen = self.member.store.wait_for(actor, version).await;
+        seen.map_err(|_| Failure::new(Code::Unreachable, "the machine is stopping"))?;
+        Ok(Response::new(SeenResponse {}))
+    }
+
+    type WatchOwnStream = deployments::DeployEvents;
+
+    async fn watch_own(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchOwnStream>, Status> {
+        let id = request.into_inner().deployment_id;
+        Ok(Response::new(deployments::watch_own(&self.member, &id)?))
+    }
+
+    async fn cancel_own(
+        &self,
+        request: Request<CancelRequest>,
+    ) -> Result<Response<CancelResponse>, Status> {
+        let id = request.into_inner().deployment_id;
+        deployments::cancel_own(&self.member, &id)?;
+        Ok(Response::new(CancelResponse {}))
     }
 
     async fn examine(

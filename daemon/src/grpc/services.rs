@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::services_server::Services;
 use uc_api::v1::{
     ExecRequest, ExecResponse, ExecStart, Health, InspectServiceRequest, InspectServiceResponse,
-    ListServicesRequest, ListServicesResponse, LogEntry, LogsRequest, PsRequest, PsResponse,
+    Kept, ListServicesRequest, ListServicesResponse, LogEntry, LogsRequest, PsRequest, PsResponse,
     ReplicaRecord, ReplicaState, ReplicaStatus, ServiceMode, ServiceRecord, ServiceStatus,
     exec_request,
 };
@@ -79,7 +79,8 @@ fn replica_status(cluster: &Cluster, (machine, replica): Owned<'_>) -> ReplicaSt
     }
 }
 
-/// Replicas of the named services (all, where none is named), by service, machine and age.
+/// Replicas of the named services (all, where none is named), by service, machine and age. Those
+/// that failed and are kept for their logs are among them; those that were replaced are not.
 pub(super) fn selected<'a>(
     cluster: &'a Cluster,
     names: &[String],
@@ -93,6 +94,7 @@ pub(super) fn selected<'a>(
         .replicas()
         .filter(|(_, replica)| keys.is_empty() || keys.contains(&&replica.service))
         .filter(|(_, replica)| project.is_empty() || replica.service.project.as_str() == project)
+        .filter(|(_, replica)| replica.record.kept() != Kept::Replaced)
         .collect();
     replicas.sort_by(|a, b| {
         fn order<'b>((machine, replica): &Owned<'b>) -> impl Ord + use<'b> {

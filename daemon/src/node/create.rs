@@ -4,14 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::sync::mpsc;
+use futures_util::StreamExt as _;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use uc_api::v1::create_replica_event::Event;
 use uc_api::{Code, Failure, v1};
 
-use super::{Identity, NodeService, QUEUE, Replies, given, ports};
+use super::{Identity, NodeService, ports};
 use crate::engine::error::PullProblem;
 use crate::engine::{EngineError, platform, spec};
 
@@ -21,30 +18,24 @@ const NAME_TRIES: usize = 8;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 impl NodeService {
-    /// Creates a replica in a task of its own and streams its progress. If the caller disconnects,
-    /// the pull stops, and a container that was already created is removed.
-    pub(crate) fn create_replica_from(
+    /// Creates a container and returns its id. `say` is told what happens.
+    ///
+    /// If this is dropped while the engine works, the engine may still create the container. It is
+    /// then found by its label.
+    pub(super) async fn create_container(
         &self,
-        request: v1::CreateReplicaRequest,
-    ) -> Result<Replies<v1::CreateReplicaEvent>, Failure> {
+        new: NewContainer<'_>,
+        say: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<String, Failure> {
         let identity = self.identity()?;
-        let wanted = given(request.spec, "spec")?;
-        spec::check(&wanted)?;
-        let (events, receiver) = mpsc::channel(QUEUE);
-        let node = self.clone();
-        self.tasks.spawn(async move {
-            let create = Create { node: &node, identity, spec: wanted, events: &events };
-            let created = tokio::select! {
-                created = create.run(&request.revision, &request.deployment_id) => created,
-                () = node.cancel.cancelled() => Err(Failure::new(Code::Unreachable, "the daemon is shutting down")),
-                () = events.closed() => return,
-            };
-            let _caller_may_be_gone = match created {
-                Ok(()) => Ok(()),
-                Err(failure) => events.send(Err(node.status(failure))).await,
-            };
-        });
-        Ok(ReceiverStream::new(receiver).boxed())
+        spec::check(new.spec)?;
+        let create = Create {
+            node: self,
+            identity,
+            new,
+            say,
+        };
+        create.run().await
     }
 
     /// Creates a volume, or checks that an existing volume has the wanted settings.
@@ -100,29 +91,40 @@ impl NodeService {
     }
 }
 
-type Events = mpsc::Sender<Result<v1::CreateReplicaEvent, tonic::Status>>;
+/// A container to create.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewContainer<'a> {
+    pub(super) spec: &'a v1::ServiceSpec,
+    pub(super) revision: &'a str,
+    pub(super) deployment: &'a str,
+    /// Deployment and step that create it; empty for one that only runs a command.
+    pub(super) step: &'a str,
+    /// Id of the container that it replaces; empty if there is none.
+    pub(super) replaces: &'a str,
+}
 
 struct Create<'a> {
     node: &'a NodeService,
     identity: Identity,
-    spec: v1::ServiceSpec,
-    events: &'a Events,
+    new: NewContainer<'a>,
+    say: &'a (dyn Fn(String) + Send + Sync),
 }
 
 impl Create<'_> {
-    async fn run(&self, revision: &str, deployment: &str) -> Result<(), Failure> {
+    async fn run(&self) -> Result<String, Failure> {
+        let wanted = self.new.spec;
         let api = self.node.engine.version().await?.api;
-        spec::check_engine(&self.spec, api)?;
+        spec::check_engine(wanted, api)?;
         self.check_volumes().await?;
         self.check_folders().await?;
         self.shared_containers().await?;
-        ports::check_ports(&self.spec, &self.node.engine.port_holders().await?).await?;
-        let contents = self.node.contents(&self.spec).await?;
+        ports::check_ports(wanted, &self.node.engine.port_holders().await?).await?;
+        let contents = self.node.contents(wanted).await?;
         self.fetch_images().await?;
-        let image_entrypoint = if spec::needs_image_entrypoint(&self.spec) {
+        let image_entrypoint = if spec::needs_image_entrypoint(wanted) {
             self.node
                 .engine
-                .image(&self.spec.image)
+                .image(&wanted.image)
                 .await?
                 .map_or_else(Vec::new, |image| image.entrypoint)
         } else {
@@ -138,8 +140,9 @@ impl Create<'_> {
             cluster: &cluster,
             machine: &machine,
             bridge: self.identity.bridge,
-            revision,
-            deployment,
+            revision: self.new.revision,
+            deployment: self.new.deployment,
+            step: self.new.step,
             image_entrypoint: &image_entrypoint,
             api,
             shared: &shared,
@@ -147,44 +150,17 @@ impl Create<'_> {
             secrets: &contents.secrets,
         };
         for _ in 0..NAME_TRIES {
-            let name = spec::container_name(&self.spec, rand::random());
-            let body = spec::container(&self.spec, &name, &placement)?;
-            match self.create_and_report(&name, body).await {
+            let name = spec::container_name(wanted, rand::random());
+            let body = spec::container(wanted, &name, &placement)?;
+            match self.node.engine.create(&name, &wanted.platform, body).await {
                 Err(EngineError::NameTaken { .. }) => {}
                 created => return Ok(created?),
             }
         }
         Err(Failure::new(
             Code::Exists,
-            format!("no free name for a replica of `{}`", self.spec.name),
+            format!("no free name for a replica of `{}`", wanted.name),
         ))
-    }
-
-    /// Runs in a task of its own. Once the engine was asked, its answer is awaited even if the
-    /// caller has disconnected, and then the container is removed.
-    async fn create_and_report(
-        &self,
-        name: &str,
-        body: bollard::models::ContainerCreateBody,
-    ) -> Result<(), EngineError> {
-        let engine = self.node.engine.clone();
-        let events = self.events.clone();
-        let (name, platform) = (name.to_owned(), self.spec.platform.clone());
-        let create = self.node.tasks.spawn(async move {
-            let id = engine.create(&name, &platform, body).await?;
-            let reported = events.send(Ok(v1::CreateReplicaEvent {
-                event: Some(Event::ContainerId(id.clone())),
-            }));
-            if reported.await.is_err() {
-                engine.remove(&id).await?;
-            }
-            Ok(())
-        });
-        create.await.unwrap_or_else(|error| {
-            Err(EngineError::Engine {
-                message: error.to_string(),
-            })
-        })
     }
 
     /// Checks that the volumes exist. The engine would silently create a missing one, empty and
@@ -193,7 +169,7 @@ impl Create<'_> {
         let named = |mount: &&v1::MountSpec| {
             mount.kind() == v1::MountKind::Volume && !mount.source.is_empty()
         };
-        let mut wanted = self.spec.mounts.iter().filter(named).peekable();
+        let mut wanted = self.new.spec.mounts.iter().filter(named).peekable();
         if wanted.peek().is_none() {
             return Ok(());
         }
@@ -218,7 +194,7 @@ impl Create<'_> {
         let there = |mount: &&v1::MountSpec| {
             mount.kind() == v1::MountKind::Bind && mount.create_host_path == Some(false)
         };
-        for mount in self.spec.mounts.iter().filter(there) {
+        for mount in self.new.spec.mounts.iter().filter(there) {
             // Other errors are left to the engine.
             if let Err(error) = tokio::fs::metadata(&mount.source).await
                 && error.kind() == std::io::ErrorKind::NotFound
@@ -234,7 +210,7 @@ impl Create<'_> {
     /// Returns the newest running replica of each service whose namespaces are shared. A draining
     /// replica is used only if there is no other. Fails if a service has no running replica.
     async fn shared_containers(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let services = spec::shared_services(&self.spec);
+        let services = spec::shared_services(self.new.spec);
         if services.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -244,7 +220,7 @@ impl Create<'_> {
             .await?
             .replicas
             .into_iter()
-            .filter(|replica| replica.project == self.spec.project)
+            .filter(|replica| replica.project == self.new.spec.project)
             .filter(|replica| replica.state() == v1::ReplicaState::Running)
             .collect();
         // The map keeps the last entry of each service.
@@ -254,7 +230,7 @@ impl Create<'_> {
             .filter(|replica| services.contains(&replica.service.as_str()))
             .map(|replica| (replica.service, replica.container_id))
             .collect();
-        spec::check_shared(&self.spec, &found)?;
+        spec::check_shared(self.new.spec, &found)?;
         Ok(found)
     }
 
@@ -262,6 +238,7 @@ impl Create<'_> {
     async fn fetch_images(&self) -> Result<(), Failure> {
         self.fetch_image().await?;
         let mounts = self
+            .new
             .spec
             .mounts
             .iter()
@@ -275,7 +252,7 @@ impl Create<'_> {
     }
 
     async fn fetch_image(&self) -> Result<(), Failure> {
-        let (image, platform) = (&self.spec.image, &self.spec.platform);
+        let (image, platform) = (&self.new.spec.image, &self.new.spec.platform);
         let missing = || {
             Failure::from(EngineError::ImageMissing {
                 image: image.clone(),
@@ -286,14 +263,14 @@ impl Create<'_> {
         // Of a multi-platform image the engine shows one platform. If that one does not fit, the
         // image is pulled again, and the engine refuses it if it must.
         let fits = here.is_some_and(|here| platform::fits(platform, &here.platform));
-        if self.spec.built {
+        if self.new.spec.built {
             return if present {
                 Ok(())
             } else {
                 Err(missing().hint("the client builds this image: deploy again to push it"))
             };
         }
-        match self.spec.pull_policy() {
+        match self.new.spec.pull_policy() {
             v1::PullPolicy::Never if present => Ok(()),
             v1::PullPolicy::Never => Err(missing().hint(
                 "the pull policy is `never`: load the image on the machine, or change the policy",
@@ -304,14 +281,14 @@ impl Create<'_> {
     }
 
     async fn pull(&self, image: &str, platform: &str) -> Result<(), Failure> {
-        self.send_progress(format!("pulling {image}"));
+        (self.say)(format!("pulling {image}"));
         let mut progress = self.node.engine.pull(image, platform).await?;
         let mut reported_at = Instant::now();
         while let Some(line) = progress.next().await {
             let line = line?;
             if reported_at.elapsed() >= PROGRESS_INTERVAL {
                 reported_at = Instant::now();
-                self.send_progress(line);
+                (self.say)(line);
             }
         }
         if self.node.engine.image(image).await?.is_none() {
@@ -322,15 +299,7 @@ impl Create<'_> {
             }
             .into());
         }
-        self.send_progress(format!("pulled {image}"));
+        (self.say)(format!("pulled {image}"));
         Ok(())
-    }
-
-    /// Sends a progress message without waiting. A slow reader can miss some.
-    fn send_progress(&self, text: String) {
-        let event = v1::CreateReplicaEvent {
-            event: Some(Event::Progress(text)),
-        };
-        let _dropped_when_full = self.events.send(Ok(event)).now_or_never();
     }
 }

@@ -16,39 +16,27 @@ const EARLY_POLL: Duration = Duration::from_millis(100);
 const LATE_POLL: Duration = Duration::from_millis(500);
 const EARLY: Duration = Duration::from_secs(10);
 /// Lines of the container's log in a failure.
-const LOG_TAIL: usize = 10;
+pub(super) const LOG_TAIL: usize = 10;
 /// Time limit for publishing the draining mark before the stop signal. The local store takes
 /// milliseconds. After the limit the stop continues, because a machine that cannot write must still
 /// be able to stop its containers.
-const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
 /// Containers that a reset removes at the same time.
 const PARALLEL_REMOVALS: usize = 8;
 
 impl NodeService {
-    /// Starts a replica and waits until it is ready. A replica that already runs is only waited
-    /// for.
-    pub(crate) async fn start(
-        &self,
-        request: &v1::StartReplicaRequest,
-    ) -> Result<v1::ReplicaRecord, Failure> {
-        let container = self.managed(&request.container_id).await?;
+    /// Starts a replica. One that already runs is left alone.
+    pub(super) async fn start_container(&self, container: &Container) -> Result<(), Failure> {
         let id = &container.record.container_id;
-        self.draining.clear(id);
-        let runs = container.record.state() == v1::ReplicaState::Running;
-        if let Err(error) = self.engine.start(id).await {
-            return Err(self.start_failure(&container, error).await);
+        self.marks.clear(id);
+        match self.engine.start(id).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.start_failure(container, error).await),
         }
-        if !runs {
-            self.run_post_start_hooks(&container).await?;
-        }
-        if request.no_wait {
-            return Ok(self.draining.marked(self.engine.inspect(id).await?.record));
-        }
-        let monitor = (request.monitor_ms > 0).then(|| Duration::from_millis(request.monitor_ms));
-        self.wait_until_ready(id, monitor).await
     }
 
-    async fn wait_until_ready(
+    /// Waits until a replica that was started is ready.
+    pub(super) async fn wait_until_ready(
         &self,
         id: &str,
         monitor: Option<Duration>,
@@ -69,7 +57,7 @@ impl NodeService {
                 monitor,
             };
             let failure = match health::judge_readiness(&container, times_seen) {
-                Verdict::Ready => return Ok(self.draining.marked(container.record)),
+                Verdict::Ready => return Ok(self.marks.marked(container.record)),
                 Verdict::Wait => {
                     let early = started.elapsed() < EARLY;
                     tokio::time::sleep(if early { EARLY_POLL } else { LATE_POLL }).await;
@@ -120,26 +108,14 @@ impl NodeService {
         }
     }
 
-    /// Marks the replica as draining, waits until the mark is published, and stops the container.
-    /// The mark is kept until the container is started again or removed.
-    pub(crate) async fn stop(&self, request: &v1::StopReplicaRequest) -> Result<(), Failure> {
-        let container = self.managed(&request.container_id).await?;
+    /// Marks a running replica as draining, and waits until the mark is published.
+    pub(super) async fn publish_draining(&self, container: &Container) {
         let id = &container.record.container_id;
-        let grace = request
-            .grace_ms
-            .map_or(container.stop_grace, Duration::from_millis);
-        if container.record.state() == v1::ReplicaState::Running {
-            self.draining.mark(id);
-            if !self.draining.published(id, PUBLISH_LIMIT).await {
-                tracing::warn!(container = %container.record.container_name, "stopping before its draining mark was published");
-            }
-            self.run_pre_stop_hooks(&container, grace).await;
+        self.marks.drain(id);
+        if !self.marks.published_draining(id, PUBLISH_LIMIT).await {
+            let name = &container.record.container_name;
+            tracing::warn!(container = %name, "continuing before the draining mark was published");
         }
-        let stopped = self.engine.stop(id, grace).await;
-        if stopped.is_err() {
-            self.draining.clear(id);
-        }
-        Ok(stopped?)
     }
 
     /// Removes a replica and its anonymous volumes. A running replica is stopped first, with its
@@ -155,6 +131,7 @@ impl NodeService {
     async fn stop_and_remove(&self, container: &Container) -> Result<(), Failure> {
         let id = &container.record.container_id;
         if container.record.state() == v1::ReplicaState::Running {
+            self.publish_draining(container).await;
             self.run_pre_stop_hooks(container, container.stop_grace)
                 .await;
         }
@@ -165,7 +142,7 @@ impl NodeService {
             }
         }
         self.engine.remove(id).await?;
-        self.draining.clear(id);
+        self.marks.clear(id);
         Ok(())
     }
 

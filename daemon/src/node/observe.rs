@@ -21,7 +21,8 @@ use uc_api::{Failure, v1};
 
 use crate::backoff::Backoff;
 use crate::engine::{Container, Engine, EngineError, EngineEvent};
-use crate::node::Draining;
+use crate::node::Marks;
+use crate::node::marks::MarkSet;
 
 /// Events within this time after the first are handled together. The start of one container is four
 /// events.
@@ -55,16 +56,16 @@ pub(crate) trait ObservationSink: Send + Sync + 'static {
 /// engine's version is added. `bridge` is the machine's address on the cluster network.
 pub(crate) async fn run(
     engine: Arc<dyn Engine>,
-    draining: Draining,
+    marks: Marks,
     host: v1::MachineFacts,
     bridge: Ipv4Addr,
     sink: Arc<dyn ObservationSink>,
     cancel: CancellationToken,
 ) {
-    let marks = draining.changes();
     let mut observer = Observer {
         engine,
-        draining,
+        marked: marks.changes(),
+        looks: marks.looks(),
         marks,
         sink,
         known: Known::default(),
@@ -122,8 +123,10 @@ impl Known {
 
 struct Observer {
     engine: Arc<dyn Engine>,
-    draining: Draining,
-    marks: watch::Receiver<BTreeSet<String>>,
+    marks: Marks,
+    marked: watch::Receiver<MarkSet>,
+    /// Somebody waits until containers are inspected.
+    looks: watch::Receiver<BTreeSet<String>>,
     sink: Arc<dyn ObservationSink>,
     known: Known,
     host: v1::MachineFacts,
@@ -188,11 +191,14 @@ impl Observer {
                 },
                 () = sleep_until(wait), if due.is_some() => {}
                 _ = full.tick() => batch.everything = true,
-                // Only the marks changed: no need to ask the engine. The sender lives in `self`.
-                _ = self.marks.changed() => {
+                // Only the marks changed, so there is no need to ask the engine. Events that wait are
+                // handled first: a replica that is healthy by now may be what the marked one waits
+                // for. The senders live in `self`.
+                _ = self.marked.changed() => if due.is_none() {
                     self.publish().await;
                     continue;
-                }
+                },
+                _ = self.looks.changed() => batch.containers.extend(self.marks.take_looks()),
             }
             due = None;
             if let Err(error) = self.look(std::mem::take(&mut batch)).await {
@@ -246,7 +252,7 @@ impl Observer {
             .replicas
             .values()
             .cloned()
-            .map(|record| self.draining.marked(record))
+            .map(|record| self.marks.marked(record))
             .collect();
         let facts = v1::MachineFacts {
             docker_version: self.known.docker_version.clone(),
@@ -262,7 +268,7 @@ impl Observer {
         }
         match self.sink.publish(&now).await {
             Ok(()) => {
-                self.draining.note_published(now.replicas.iter());
+                self.marks.note_published(now.replicas.iter());
                 self.published = Some(now);
             }
             // Offered again with the next change or full look.

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use uc_api::layout::label;
-use uc_api::v1::create_replica_event::Event as Created;
 use uc_api::v1::run_pre_deploy_event::Event;
 use uc_api::{Code, Failure, v1};
 
+use super::create::NewContainer;
 use super::{NodeService, QUEUE, Replies, given};
 use crate::engine::{EngineError, LogOptions, logs};
 
@@ -34,7 +34,7 @@ impl NodeService {
         request: v1::RunPreDeployRequest,
     ) -> Result<Replies<v1::RunPreDeployEvent>, Failure> {
         self.identity()?;
-        let spec = given(request.spec, "spec")?;
+        let spec = given(request.spec.clone(), "spec")?;
         let hook = spec.pre_deploy.clone();
         let hook = hook
             .filter(|hook| !hook.command.is_empty())
@@ -49,16 +49,12 @@ impl NodeService {
         };
         let (events, receiver) = mpsc::channel(QUEUE);
         let mark = format!("{}-{:016x}", self.runner, rand::random::<u64>());
-        let create = v1::CreateReplicaRequest {
-            spec: Some(container_spec(spec, hook, &mark)),
-            revision: request.revision,
-            deployment_id: request.deployment_id,
-        };
+        let spec = container_spec(spec, hook, &mark);
         let node = self.clone();
         self.tasks.spawn(async move {
             let run = Run { node: &node, events: &events };
             let ended = tokio::select! {
-                ended = run.run_to_end(create, limit) => Some(ended),
+                ended = run.run_to_end(&spec, &request, limit) => Some(ended),
                 () = node.cancel.cancelled() => Some(Err(Failure::new(Code::Unreachable, "the daemon is shutting down"))),
                 () = events.closed() => None,
             };
@@ -163,13 +159,23 @@ impl Run<'_> {
     /// Runs the command and returns its exit code.
     async fn run_to_end(
         &self,
-        create: v1::CreateReplicaRequest,
+        spec: &v1::ServiceSpec,
+        request: &v1::RunPreDeployRequest,
         limit: Duration,
     ) -> Result<i32, Failure> {
         if let Err(error) = self.node.remove_left_pre_deploys().await {
             tracing::warn!(%error, "cannot remove containers of earlier pre-deploy commands");
         }
-        let id = self.create(create).await?;
+        let new = NewContainer {
+            spec,
+            revision: &request.revision,
+            deployment: &request.deployment_id,
+            step: "",
+            replaces: "",
+        };
+        // A slow reader misses some of the progress.
+        let say = |text| drop(self.events.try_send(Ok(event(Event::Progress(text)))));
+        let id = self.node.create_container(new, &say).await?;
         self.node.engine.start(&id).await.map_err(|error| {
             let failure = Failure::from(error);
             let message = format!("cannot start the pre-deploy command: {}", failure.message);
@@ -186,21 +192,6 @@ impl Run<'_> {
         Err(Failure::new(Code::TimedOut, message)
             .log_tail(log_tail)
             .hint("allow more time with `timeout` in `x-pre_deploy`"))
-    }
-
-    async fn create(&self, request: v1::CreateReplicaRequest) -> Result<String, Failure> {
-        let mut created = self.node.create_replica_from(request)?;
-        while let Some(message) = created.next().await {
-            match message.map_err(Failure::from)?.event {
-                Some(Created::Progress(text)) => self.send_event(Event::Progress(text)).await,
-                Some(Created::ContainerId(id)) => return Ok(id),
-                None => {}
-            }
-        }
-        Err(Failure::new(
-            Code::Internal,
-            "the container of the pre-deploy command was not created",
-        ))
     }
 
     async fn wait_for_exit(&self, id: &str) -> Result<i32, Failure> {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
-use uc_api::v1::create_replica_event::Event;
 use uc_api::v1::exec_request::Message as Asked;
 use uc_api::v1::exec_response::Message as Answer;
 use uc_api::v1::push_image_request::Message as Push;
@@ -35,15 +34,22 @@ pub(crate) fn identity() -> Identity {
 pub(crate) fn bench() -> Bench {
     let engine = FakeEngine::new();
     engine.add_image(IMAGE);
+    bench_on(engine, tempfile::tempdir().unwrap())
+}
+
+/// A daemon with this engine and this state directory.
+pub(crate) fn bench_on(engine: FakeEngine, state: tempfile::TempDir) -> Bench {
     let (identity, receiver) = watch::channel(Some(identity()));
     let cancel = CancellationToken::new();
-    let state = tempfile::tempdir().unwrap();
     let files = Files::new(state.path().join("files"));
+    let marks = Marks::default();
+    let changes = Changes::open(&state.path().join("changes"), &marks).unwrap();
     let node = NodeService::new(
         Arc::new(engine.clone()),
         files,
         receiver,
-        Draining::new(),
+        marks,
+        changes,
         cancel.clone(),
     );
     Bench {
@@ -55,46 +61,52 @@ pub(crate) fn bench() -> Bench {
     }
 }
 
+/// Creates a container and returns what it said, and its id.
 pub(crate) async fn create(
     node: &NodeService,
     spec: v1::ServiceSpec,
 ) -> Result<(Vec<String>, String), Failure> {
-    let request = v1::CreateReplicaRequest {
-        spec: Some(spec),
-        revision: "r1".into(),
-        deployment_id: "d1".into(),
+    let new = create::NewContainer {
+        spec: &spec,
+        revision: "r1",
+        deployment: "d1",
+        step: "",
+        replaces: "",
     };
-    let mut events = Node::create_replica(node, Request::new(request))
-        .await?
-        .into_inner();
-    let mut progress = Vec::new();
-    while let Some(event) = events.next().await {
-        match event?.event.unwrap() {
-            Event::Progress(text) => progress.push(text),
-            Event::ContainerId(id) => {
-                assert!(
-                    events.next().await.is_none(),
-                    "the container is the last message"
-                );
-                return Ok((progress, id));
-            }
-        }
+    let said = std::sync::Mutex::new(Vec::new());
+    let say = |text| said.lock().unwrap().push(text);
+    let created = node.create_container(new, &say).await;
+    let id = created.map_err(|failure| node.named(failure))?;
+    Ok((said.into_inner().unwrap(), id))
+}
+
+/// Starts a container, and watches it for as long as `monitor_ms` says.
+pub(crate) async fn start_for(
+    node: &NodeService,
+    id: &str,
+    monitor_ms: Option<u64>,
+) -> Result<v1::ReplicaRecord, Failure> {
+    let container = node.managed(id).await?;
+    let runs = container.record.state() == v1::ReplicaState::Running;
+    node.start_container(&container).await?;
+    if !runs {
+        node.run_post_start_hooks(&container).await?;
     }
-    panic!("neither container nor failure: {progress:?}");
+    let monitor = monitor_ms.map(Duration::from_millis);
+    node.wait_until_ready(id, monitor).await
 }
 
 pub(crate) async fn start(node: &NodeService, id: &str) -> Result<v1::ReplicaRecord, Failure> {
-    let request = v1::StartReplicaRequest {
-        container_id: id.to_owned(),
-        ..Default::default()
-    };
-    let reply = Node::start_replica(node, Request::new(request)).await?;
-    Ok(reply.into_inner().replica.unwrap())
+    start_for(node, id, None).await
 }
 
 impl Bench {
     pub(crate) async fn create(&self, spec: v1::ServiceSpec) -> Result<String, Failure> {
         create(&self.node, spec).await.map(|(_, id)| id)
+    }
+
+    pub(crate) fn stop_daemon(&self) {
+        self.cancel.cancel();
     }
 
     async fn refused(&self, spec: v1::ServiceSpec) -> Failure {
@@ -108,12 +120,11 @@ impl Bench {
     }
 
     async fn stop(&self, id: &str) -> Result<(), Failure> {
+        let container = self.node.managed(id).await?;
         self.node
-            .stop(&v1::StopReplicaRequest {
-                container_id: id.into(),
-                grace_ms: Some(0),
-            })
-            .await
+            .run_pre_stop_hooks(&container, container.stop_grace)
+            .await;
+        Ok(self.engine.stop(id, Duration::ZERO).await?)
     }
 }
 
@@ -350,7 +361,7 @@ async fn node_refuses_taken_port_at_creation_and_start() {
         failure.message.contains("is taken by `suite/web`"),
         "{failure:?}"
     );
-    bench.stop(&first).await.unwrap();
+    bench.engine.stop(&first, Duration::ZERO).await.unwrap();
     bench.engine.start(&second).await.unwrap();
 }
 
@@ -364,23 +375,8 @@ async fn start_without_healthcheck_waits_for_monitor_period() {
     assert!(began.elapsed() >= Duration::from_secs(2) && began.elapsed() < Duration::from_secs(3));
     // A replica that already runs is watched again, for as long as the caller asks.
     let began = Instant::now();
-    let request = v1::StartReplicaRequest {
-        container_id: id.clone(),
-        monitor_ms: 5000,
-        no_wait: false,
-    };
-    bench.node.start(&request).await.unwrap();
+    start_for(&bench.node, &id, Some(5000)).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(5));
-    let began = Instant::now();
-    bench
-        .node
-        .start(&v1::StartReplicaRequest {
-            no_wait: true,
-            ..request
-        })
-        .await
-        .unwrap();
-    assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -522,44 +518,33 @@ async fn remove_all_leaves_no_replica() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_waits_for_published_draining_mark() {
+async fn remove_waits_for_published_draining_mark() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
-    let stopping = tokio::spawn({
-        let node = bench.node.clone();
-        let id = id.clone();
-        async move {
-            node.stop(&v1::StopReplicaRequest {
-                container_id: id,
-                grace_ms: Some(1500),
-            })
-            .await
-        }
+    let removing = tokio::spawn({
+        let (node, id) = (bench.node.clone(), id.clone());
+        async move { node.remove(&id).await }
     });
-    let mut marks = bench.node.draining().changes();
-    marks.wait_for(|marks| marks.contains(&id)).await.unwrap();
+    let marks = bench.node.marks();
+    let mut changes = marks.changes();
+    changes.wait_for(|_| marks.is_draining(&id)).await.unwrap();
     assert!(
         bench.engine.stops().is_empty(),
         "not before the mark is published"
     );
     let observed = bench.node.observe_now().await.unwrap().replicas;
     assert!(observed[0].draining);
-    bench.node.draining().note_published(observed.iter());
-    stopping.await.unwrap().unwrap();
-    assert_eq!(
-        bench.engine.stops(),
-        [(id.clone(), Duration::from_millis(1500))]
-    );
-    // The mark is kept until the replica serves again.
-    assert!(bench.node.draining().contains(&id));
-    assert!(!start(&bench.node, &id).await.unwrap().draining);
+    marks.note_published(observed.iter());
+    removing.await.unwrap().unwrap();
+    assert_eq!(bench.engine.stops().len(), 1);
+    assert!(!marks.is_draining(&id));
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_continues_when_mark_cannot_be_published() {
+async fn remove_continues_when_mark_cannot_be_published() {
     let bench = bench();
     let id = bench.running("sleep 1000").await;
-    bench.stop(&id).await.unwrap();
+    bench.node.remove(&id).await.unwrap();
     assert_eq!(bench.engine.stops().len(), 1);
 }
 
@@ -715,7 +700,6 @@ async fn node_without_engine_reports_it_in_every_call() {
     let mut failures = vec![
         bench.refused(service("web", "true")).await,
         start(node, &id).await.unwrap_err(),
-        bench.stop(&id).await.unwrap_err(),
         node.remove(&id).await.unwrap_err(),
         node.remove_all().await.unwrap_err(),
         node.missing_images(vec![IMAGE.into()]).await.unwrap_err(),
@@ -735,16 +719,4 @@ async fn node_without_engine_reports_it_in_every_call() {
         entries[0].problem.contains("docker is not running"),
         "{entries:?}"
     );
-}
-
-#[tokio::test]
-async fn create_replica_is_undone_when_the_caller_disconnects() {
-    let bench = bench();
-    let request = v1::CreateReplicaRequest {
-        spec: Some(service("web", "true")),
-        ..Default::default()
-    };
-    drop(bench.node.create_replica_from(request).unwrap());
-    bench.node.finish().await;
-    assert!(bench.node.observe_now().await.unwrap().replicas.is_empty());
 }

@@ -18,11 +18,11 @@ pub(crate) async fn run(member: Arc<Member>) {
         member: Arc::clone(&member),
     };
     let engine: Arc<dyn Engine> = Arc::clone(&member.engine) as _;
-    let draining = member.node.draining().clone();
+    let marks = member.node.marks().clone();
     let cancel = member.cancel.child_token();
     observe::run(
         engine,
-        draining,
+        marks,
         observe::facts::host(),
         gateway(member.membership.subnet),
         Arc::new(sink),

@@ -49,6 +49,41 @@ impl v1::deploy_server::Deploy for Daemon {
         Ok(Response::new(boxed(items)))
     }
 
+    type WatchStream = Boxed<v1::DeployEvent>;
+
+    /// What comes next of `executions`.
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.called(&request, "Watch", &request.get_ref().deployment_id)?;
+        let next = self.executions.lock().unwrap().pop_front();
+        let Some((events, failure)) = next else {
+            return Err(Status::not_found("no such deployment"));
+        };
+        let mut items: Vec<_> = events.into_iter().map(Ok).collect();
+        items.extend(failure.map(|failure| Err(failure.into())));
+        Ok(Response::new(boxed(items)))
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<v1::CancelRequest>,
+    ) -> Result<Response<v1::CancelResponse>, Status> {
+        self.called(&request, "Cancel", &request.get_ref().deployment_id)?;
+        Ok(Response::new(v1::CancelResponse {}))
+    }
+
+    async fn list_deployments(
+        &self,
+        request: Request<v1::ListDeploymentsRequest>,
+    ) -> Result<Response<v1::ListDeploymentsResponse>, Status> {
+        self.called(&request, "ListDeployments", &request.get_ref().project)?;
+        Ok(Response::new(v1::ListDeploymentsResponse {
+            deployments: self.deployments.clone(),
+        }))
+    }
+
     async fn missing_images(
         &self,
         request: Request<v1::MissingImagesRequest>,

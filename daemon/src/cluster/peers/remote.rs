@@ -4,19 +4,20 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Response, Status, Streaming};
 use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::peer_client::PeerClient;
 use uc_api::v1::{
-    BackupResponse, ContentPart, CreateReplicaEvent, CreateReplicaRequest, CreateVolumeRequest,
-    Examination, ExecRequest, ExecResponse, LogEntry, MissingContentsRequest, NodeLogsRequest,
-    NodeMissingImagesRequest, ObserveRequest, ObserveResponse, PeerBackupRequest,
-    PeerExamineRequest, PeerResetRequest, PushImageRequest, ReadContentRequest,
-    RemoveReplicaRequest, ReplicaRecord, ReplicationFrame, RunPreDeployEvent, RunPreDeployRequest,
-    StartReplicaRequest, StopReplicaRequest, VolumeSpec,
+    ApplyEvent, ApplyRequest, BackupResponse, CancelRequest, ContentPart, CreateVolumeRequest,
+    DeployEvent, Examination, ExecRequest, ExecResponse, LogEntry, MissingContentsRequest,
+    NodeLogsRequest, NodeMissingImagesRequest, ObserveRequest, ObserveResponse, PeerBackupRequest,
+    PeerExamineRequest, PeerResetRequest, PushImageRequest, ReadContentRequest, ReplicaChange,
+    ReplicationFrame, RunPreDeployEvent, RunPreDeployRequest, SeenRequest, SettleRequest,
+    VolumeSpec, WatchRequest,
 };
 use uc_api::{Code, ContentHash, Failure};
+use uc_cluster_state::Actor;
 
 use super::PeerChannel;
 
@@ -33,8 +34,11 @@ const MISSING_LIMIT: Duration = Duration::from_secs(10);
 const EXAMINE_LIMIT: Duration = Duration::from_secs(10);
 /// Making a volume.
 const VOLUME_LIMIT: Duration = Duration::from_secs(30);
-/// Removing a container. The engine's own limit is two minutes, and comes first.
-const REMOVE_LIMIT: Duration = Duration::from_secs(150);
+/// Removing containers. The engine's own limit for one is two minutes, and comes first.
+const REMOVE_LIMIT: Duration = Duration::from_mins(10);
+/// Waiting until a machine has heard of a replica. One that lags behind is not waited for any
+/// longer.
+const SEEN_LIMIT: Duration = Duration::from_secs(2);
 /// Starting waits for the health check, stopping for the grace period. Their own limits come first;
 /// this one is for a machine that hangs.
 const CONTAINER_LIMIT: Duration = Duration::from_hours(1);
@@ -88,36 +92,46 @@ impl Remote {
             .map(drop)
     }
 
-    pub(crate) async fn create_replica(
+    /// Has the machine carry out a change, or join it.
+    pub(crate) async fn apply(
         &self,
-        request: CreateReplicaRequest,
-    ) -> Result<Replies<CreateReplicaEvent>, Failure> {
-        let stream = self
-            .within(SILENCE_LIMIT, self.node().create_replica(request))
-            .await?;
-        Ok(self.replies(stream, SILENCE_LIMIT))
-    }
-
-    pub(crate) async fn start_replica(
-        &self,
-        request: StartReplicaRequest,
-    ) -> Result<Option<ReplicaRecord>, Failure> {
-        self.within(CONTAINER_LIMIT, self.node().start_replica(request))
-            .await
-            .map(|started| started.replica)
-    }
-
-    pub(crate) async fn stop_replica(&self, request: StopReplicaRequest) -> Result<(), Failure> {
-        self.within(CONTAINER_LIMIT, self.node().stop_replica(request))
-            .await
-            .map(drop)
-    }
-
-    pub(crate) async fn remove_replica(&self, container: &str) -> Result<(), Failure> {
-        let request = RemoveReplicaRequest {
-            container_id: container.to_owned(),
+        change: ReplicaChange,
+    ) -> Result<Replies<ApplyEvent>, Failure> {
+        let request = ApplyRequest {
+            change: Some(change),
         };
-        self.within(REMOVE_LIMIT, self.node().remove_replica(request))
+        let stream = self
+            .within(SILENCE_LIMIT, self.node().apply(request))
+            .await?;
+        Ok(self.replies(stream, CONTAINER_LIMIT))
+    }
+
+    /// Has the machine take a change back.
+    pub(crate) async fn undo(&self, change: ReplicaChange) -> Result<Replies<ApplyEvent>, Failure> {
+        let request = ApplyRequest {
+            change: Some(change),
+        };
+        let stream = self
+            .within(SILENCE_LIMIT, self.node().undo(request))
+            .await?;
+        Ok(self.replies(stream, CONTAINER_LIMIT))
+    }
+
+    /// Ends a deployment on the machine. Returns what could not be removed.
+    pub(crate) async fn settle(&self, request: SettleRequest) -> Result<Vec<String>, Failure> {
+        self.within(REMOVE_LIMIT, self.node().settle(request))
+            .await
+            .map(|settled| settled.warnings)
+    }
+
+    /// Returns when the machine's store has what `actor` wrote up to `version`.
+    pub(crate) async fn seen(&self, actor: Actor, version: u64) -> Result<(), Failure> {
+        let request = SeenRequest {
+            machine_id: actor.machine.to_string(),
+            incarnation: actor.incarnation,
+            version,
+        };
+        self.within(SEEN_LIMIT, self.peer().seen(request))
             .await
             .map(drop)
     }
@@ -216,6 +230,30 @@ impl Remote {
         frames: impl Stream<Item = ReplicationFrame> + Send + 'static,
     ) -> Result<Streaming<ReplicationFrame>, Failure> {
         self.within(OPEN_LIMIT, self.peer().exchange(frames)).await
+    }
+
+    /// The events of a deployment that the machine executes.
+    pub(crate) async fn watch(
+        &self,
+        deployment: &str,
+    ) -> Result<impl Stream<Item = Result<DeployEvent, Failure>> + Send + use<>, Failure> {
+        let request = WatchRequest {
+            deployment_id: deployment.to_owned(),
+        };
+        let mut bulk = PeerClient::new(self.bulk.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let events = self.within(OPEN_LIMIT, bulk.watch_own(request)).await?;
+        let machine = self.machine.clone();
+        Ok(events.map(move |event| event.map_err(|status| Failure::from(status).on(&machine))))
+    }
+
+    /// Has the machine end a deployment that it executes.
+    pub(crate) async fn cancel(&self, deployment: &str) -> Result<(), Failure> {
+        let request = CancelRequest {
+            deployment_id: deployment.to_owned(),
+        };
+        self.within(OPEN_LIMIT, self.peer().cancel_own(request))
+            .await
+            .map(drop)
     }
 
     pub(crate) async fn examine(&self) -> Result<Examination, Failure> {

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
+use futures_util::StreamExt as _;
+use uc_api::v1::FileSpec;
 use uc_api::v1::deploy_event::Event;
-use uc_api::v1::{DeployEvent, FileSpec};
 
-use super::super::execute::{Events, progress};
+use super::super::execute::progress;
 use super::*;
+use crate::cluster::events::Events;
 use crate::cluster::peers::tests::remote_node;
 use crate::files::tests::{one_file, parts, receive};
 use crate::node::tests::bench;
@@ -114,16 +116,16 @@ async fn ensure_on(
     machine: &str,
     spec: &ServiceSpec,
 ) -> (Result<(), Failure>, Vec<String>) {
-    let (sender, mut events) = mpsc::channel::<DeployEvent>(100);
-    let progress = progress(&Events::new(sender), "s1", "web", machine);
+    let events = Events::default();
+    let progress = progress(&events, "s1", "web", machine);
     let result = ensure(machines, machine, spec, &progress).await;
-    drop(progress);
-    let mut said = Vec::new();
-    while let Some(event) = events.recv().await {
-        if let Some(Event::Step(step)) = event.event {
-            said.push(step.message);
-        }
-    }
+    let told = events.subscribe();
+    drop((progress, events));
+    let said = told.filter_map(async |event| match event.event {
+        Some(Event::Step(step)) => Some(step.message),
+        _ => None,
+    });
+    let said = said.collect().await;
     (result, said)
 }
 

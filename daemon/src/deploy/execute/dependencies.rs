@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
-use uc_api::v1::{DependencyCondition, Health, ReplicaRecord, ReplicaState, ServiceSpec};
+use uc_api::v1::{DependencyCondition, Health, Kept, ReplicaRecord, ReplicaState, ServiceSpec};
 use uc_api::{Code, Failure};
 
-use super::{Events, Execution, Fleet};
+use super::{Execution, Fleet};
+use crate::cluster::events::Events;
 
 /// How often a dependency that this deployment did not start is looked at.
 const DEPENDENCY_POLL: Duration = Duration::from_millis(500);
@@ -86,12 +87,10 @@ pub(super) async fn wait_for_dependencies(
             if !told {
                 told = true;
                 let state = condition_name(wanted);
-                events
-                    .notice(format!(
-                        "{} waits for {} to be {state}",
-                        spec.name, dependency.service
-                    ))
-                    .await;
+                events.notice(format!(
+                    "{} waits for {} to be {state}",
+                    spec.name, dependency.service
+                ));
             }
             sleep(DEPENDENCY_POLL).await;
         }
@@ -113,6 +112,7 @@ async fn replicas_of(
         .filter_map(Result::ok)
         .flatten()
         .filter(|replica| replica.project == project && replica.service == service)
+        .filter(|replica| replica.kept() == Kept::Unspecified)
         .collect();
     if complete {
         Ok(replicas)

@@ -1,29 +1,9 @@
-//! What is told while a plan is carried out: events of steps, notices, the end.
+//! What is told of one step while a plan is carried out.
 
-use tokio::sync::mpsc;
 use uc_api::Failure;
-use uc_api::v1::{DeployEvent, StepEvent, StepPhase, deploy_event};
+use uc_api::v1::{StepEvent, StepPhase, deploy_event};
 
-/// Where events go. A reader that went away does not stop a deployment.
-#[derive(Debug, Clone)]
-pub(crate) struct Events(mpsc::Sender<DeployEvent>);
-
-impl Events {
-    /// Sends into this queue; when it is full, the deployment waits for its reader.
-    pub(crate) fn new(sender: mpsc::Sender<DeployEvent>) -> Self {
-        Self(sender)
-    }
-
-    /// Any event.
-    pub(crate) async fn send(&self, event: deploy_event::Event) {
-        let _reader_gone = self.0.send(DeployEvent { event: Some(event) }).await;
-    }
-
-    /// Something a person should read.
-    pub(crate) async fn notice(&self, text: impl Into<String>) {
-        self.send(deploy_event::Event::Notice(text.into())).await;
-    }
-}
+use crate::cluster::events::Events;
 
 /// Events of one step.
 #[derive(Debug, Clone)]
@@ -34,32 +14,35 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// What is happening right now.
-    pub(crate) async fn say(&self, message: impl Into<String>) {
-        self.phase(StepPhase::Progress, message.into(), Vec::new())
-            .await;
+    pub(crate) fn say(&self, message: impl Into<String>) {
+        self.phase(StepPhase::Progress, message.into(), Vec::new());
     }
 
-    pub(super) async fn phase(&self, phase: StepPhase, message: String, log_tail: Vec<String>) {
+    pub(super) fn phase(&self, phase: StepPhase, message: String, log_tail: Vec<String>) {
         let event = StepEvent {
             phase: phase.into(),
             message,
             log_tail,
             ..self.step.clone()
         };
-        self.events.send(deploy_event::Event::Step(event)).await;
+        self.events.send(deploy_event::Event::Step(event));
     }
 
-    pub(super) async fn done<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+    /// A notice about this step.
+    pub(super) fn notice(&self, text: &str) {
+        let machine = &self.step.machine_name;
+        self.events
+            .notice(format!("{} on {machine}: {text}", self.step.service));
+    }
+
+    pub(super) fn done<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
         match &result {
-            Ok(_) => self.phase(StepPhase::Done, String::new(), Vec::new()).await,
-            Err(failure) => {
-                self.phase(
-                    StepPhase::Failed,
-                    failure.to_string(),
-                    failure.log_tail.clone(),
-                )
-                .await;
-            }
+            Ok(_) => self.phase(StepPhase::Done, String::new(), Vec::new()),
+            Err(failure) => self.phase(
+                StepPhase::Failed,
+                failure.to_string(),
+                failure.log_tail.clone(),
+            ),
         }
         result
     }

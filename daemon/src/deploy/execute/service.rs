@@ -13,7 +13,8 @@ use uc_api::v1::{
 use super::dependencies::wait_for_dependencies;
 use super::events::progress;
 use super::step::run_step;
-use super::{Events, Execution, Fleet, NewReplica, Stopped};
+use super::{Execution, Fleet, NewReplica, Stopped};
+use crate::cluster::events::Events;
 
 /// How a service's replicas are replaced.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,36 +23,24 @@ struct Policy {
     parallelism: usize,
     /// Between groups of replicas that are replaced.
     delay: Duration,
-    monitor_ms: Option<u64>,
     action: FailureAction,
     /// More failures than this share of the steps call for the action.
     max_failure_ratio: f64,
 }
 
 impl Policy {
-    fn of(spec: Option<&ServiceSpec>, going_back: bool) -> Self {
+    fn of(spec: Option<&ServiceSpec>) -> Self {
         let update = spec.and_then(|spec| spec.update).unwrap_or_default();
         let parallelism = match update.parallelism {
             None => 1,
             Some(0) => usize::MAX,
             Some(count) => count as usize,
         };
-        let policy = Self {
+        Self {
             parallelism,
             delay: Duration::from_millis(update.delay_ms),
-            monitor_ms: update.monitor_ms,
             action: update.failure_action(),
             max_failure_ratio: update.max_failure_ratio,
-        };
-        if !going_back {
-            return policy;
-        }
-        // What worked before is wanted back at once, and what does not come back has to be said.
-        Self {
-            delay: Duration::ZERO,
-            action: FailureAction::Rollback,
-            max_failure_ratio: 0.0,
-            ..policy
         }
     }
 
@@ -86,7 +75,7 @@ fn groups(steps: &[ReplicaStep], parallelism: usize) -> Vec<&[ReplicaStep]> {
     runs.flat_map(|run| run.chunks(size(run))).collect()
 }
 
-/// Failures that the policy puts up with; or why the service's update ended early.
+/// Failures that the policy tolerates; or why the service's update ended early.
 pub(super) async fn run_service(
     fleet: &dyn Fleet,
     execution: Execution<'_>,
@@ -94,17 +83,14 @@ pub(super) async fn run_service(
     events: &Events,
 ) -> Result<Vec<Failure>, Stopped> {
     let spec = execution.specs.get(&service.service);
-    let policy = Policy::of(spec, execution.going_back);
+    let policy = Policy::of(spec);
+    let adds = |step: &ReplicaStep| step.action() != ReplicaAction::Remove;
     if let Some(spec) = spec
-        && !service.steps.is_empty()
+        && service.steps.iter().any(adds)
     {
         let ready = async {
             wait_for_dependencies(fleet, execution, spec, events).await?;
-            match service
-                .pre_deploy
-                .as_ref()
-                .filter(|_| !execution.going_back)
-            {
+            match &service.pre_deploy {
                 Some(step) => pre_deploy(fleet, execution, service, step, spec, events).await,
                 None => Ok(()),
             }
@@ -112,6 +98,8 @@ pub(super) async fn run_service(
         ready.await.map_err(|failure| policy.stop(failure))?;
     }
     let mut failed = Vec::new();
+    // A container that cannot be removed is no reason to take back what replaces it.
+    let mut left = Vec::new();
     let mut replaced_before = false;
     for group in groups(&service.steps, policy.parallelism) {
         let replaces = group
@@ -121,17 +109,21 @@ pub(super) async fn run_service(
             sleep(policy.delay).await;
         }
         replaced_before |= replaces;
-        let run = |step| run_step(fleet, execution, service, step, policy.monitor_ms, events);
+        let run = |step| run_step(fleet, execution, service, step, events);
         // All of them to their end, also after a failure: a step that is dropped half-way leaves
         // behind what nobody knows of.
-        failed.extend(
-            join_all(group.iter().map(run))
-                .await
-                .into_iter()
-                .filter_map(Result::err),
-        );
+        let ended = join_all(group.iter().map(run)).await;
+        for (step, ended) in group.iter().zip(ended) {
+            let Err(failure) = ended else { continue };
+            if adds(step) {
+                failed.push(failure);
+            } else {
+                left.push(failure);
+            }
+        }
         policy.judge(&failed, service.steps.len())?;
     }
+    failed.extend(left);
     Ok(failed)
 }
 
@@ -143,19 +135,19 @@ async fn pre_deploy(
     spec: &ServiceSpec,
     events: &Events,
 ) -> Result<(), Failure> {
+    if execution.journal.is_prepared(&service.service) {
+        return Ok(());
+    }
     let progress = progress(events, &step.id, &service.service, &step.machine_name);
-    progress
-        .phase(StepPhase::Started, "running".to_owned(), Vec::new())
-        .await;
+    progress.phase(StepPhase::Started, "running".to_owned(), Vec::new());
     let new = NewReplica {
         spec,
         revision: &service.revision,
         deployment: execution.deployment,
     };
     let result = fleet.pre_deploy(&step.machine_id, &new, &progress).await;
-    progress
-        .done(result.map_err(|failure| failure.on(&step.machine_name)))
-        .await
+    progress.done(result.map_err(|failure| failure.on(&step.machine_name)))?;
+    execution.journal.note_prepared(&service.service).await
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep};
 use uc_api::Code;
 use uc_api::v1::{
-    Dependency, DependencyCondition, DeployEvent, Health, ReplicaAction, ReplicaState, ReplicaStep,
-    ServiceChange, ServicePlan, StepEvent, UpdateOrder, deploy_event,
+    Dependency, DependencyCondition, DeployEvent, DeployFinished, DeploymentJournal, Health,
+    ReplicaAction, ReplicaState, ReplicaStep, ServiceChange, ServicePlan, StepEvent, UpdateOrder,
+    deploy_event,
 };
 
 use super::*;
@@ -18,9 +19,9 @@ use super::*;
 pub(super) struct Machines {
     calls: Mutex<Vec<String>>,
     refuse: Vec<&'static str>,
-    /// The machine whose containers take a second to start; empty: all machines.
+    /// The machine whose changes take a second; empty: all machines.
     slow: Option<&'static str>,
-    started: Mutex<Vec<(String, Instant)>>,
+    ended: Mutex<Vec<(String, Instant)>>,
     replicas: Mutex<Vec<ReplicaRecord>>,
 }
 
@@ -43,16 +44,16 @@ impl Machines {
         }
     }
 
-    pub(super) fn each_start_takes_a_second() -> Self {
+    pub(super) fn each_change_takes_a_second() -> Self {
         Self {
             slow: Some(""),
             ..Self::default()
         }
     }
 
-    /// When containers had started.
+    /// When changes had ended.
     pub(super) fn times(&self) -> Vec<Instant> {
-        self.started
+        self.ended
             .lock()
             .unwrap()
             .iter()
@@ -71,29 +72,33 @@ impl Fleet for Machines {
         self.call(format!("volume {machine} {}", volume.name))
     }
 
-    async fn create(
+    async fn apply(
         &self,
         machine: &str,
-        new: &NewReplica<'_>,
+        change: &ReplicaChange,
         _: &Progress,
-    ) -> Result<String, Failure> {
-        let id = format!("{}-{}", new.spec.name, new.revision);
-        self.call(format!("create {machine} {id}")).map(|()| id)
-    }
-
-    async fn start(&self, machine: &str, container: &str, wait: Wait) -> Result<(), Failure> {
+    ) -> Result<ChangeEnded, Failure> {
         if self
             .slow
             .is_some_and(|slow| slow.is_empty() || slow == machine)
         {
             sleep(Duration::from_secs(1)).await;
         }
-        self.call(format!("start {machine} {container}{}", shown(wait)))?;
-        self.started
+        self.call(shown(machine, change))?;
+        self.ended
             .lock()
             .unwrap()
             .push((machine.to_owned(), Instant::now()));
-        Ok(())
+        Ok(ChangeEnded::default())
+    }
+
+    async fn undo(
+        &self,
+        machine: &str,
+        change: &ReplicaChange,
+        _: &Progress,
+    ) -> Result<(), Failure> {
+        self.call(format!("undo {}", shown(machine, change)))
     }
 
     async fn pre_deploy(
@@ -102,19 +107,11 @@ impl Fleet for Machines {
         new: &NewReplica<'_>,
         progress: &Progress,
     ) -> Result<(), Failure> {
-        progress.say("migrating").await;
+        progress.say("migrating");
         self.call(format!(
             "pre-deploy {machine} {}-{}",
             new.spec.name, new.revision
         ))
-    }
-
-    async fn stop(&self, machine: &str, container: &str) -> Result<(), Failure> {
-        self.call(format!("stop {machine} {container}"))
-    }
-
-    async fn remove(&self, machine: &str, container: &str) -> Result<(), Failure> {
-        self.call(format!("remove {machine} {container}"))
     }
 
     async fn observe(&self, _: &str) -> Result<Vec<ReplicaRecord>, Failure> {
@@ -122,19 +119,34 @@ impl Fleet for Machines {
     }
 }
 
-pub(super) fn shown(wait: Wait) -> String {
-    match wait {
-        Wait::No => " (no wait)".to_owned(),
-        Wait::Serves { monitor_ms: None } => String::new(),
-        Wait::Serves {
-            monitor_ms: Some(ms),
-        } => format!(" ({ms} ms)"),
+/// `new m1 web-r2`, `end m1 old` or `replace m1 old web-r2`, with what else counts.
+fn shown(machine: &str, change: &ReplicaChange) -> String {
+    let new = change
+        .spec
+        .as_ref()
+        .map(|spec| format!("{}-{}", spec.name, change.revision));
+    let mut text = match (&new, change.replaces.as_str()) {
+        (Some(new), "") => format!("new {machine} {new}"),
+        (Some(new), old) => format!("replace {machine} {old} {new}"),
+        (None, old) => format!("end {machine} {old}"),
+    };
+    if let Some(ms) = change.monitor_ms {
+        text.push_str(&format!(" ({ms} ms)"));
     }
+    for (yes, word) in [
+        (change.stop_first, "stop-first"),
+        (change.alone, "alone"),
+        (change.no_wait, "no-wait"),
+    ] {
+        if yes {
+            text.push_str(&format!(" {word}"));
+        }
+    }
+    text
 }
 
 pub(super) fn step(action: ReplicaAction, order: UpdateOrder, old: &str) -> ReplicaStep {
     ReplicaStep {
-        id: format!("s-{old}"),
         action: action.into(),
         machine_id: "m1".into(),
         machine_name: "m1".into(),
@@ -145,6 +157,12 @@ pub(super) fn step(action: ReplicaAction, order: UpdateOrder, old: &str) -> Repl
 }
 
 pub(super) fn service(name: &str, layer: u32, steps: Vec<ReplicaStep>) -> ServicePlan {
+    let numbered = steps.into_iter().enumerate();
+    let steps = numbered.map(|(number, step)| ReplicaStep {
+        id: format!("p/{name}/{number}"),
+        ..step
+    });
+    let steps = steps.collect();
     ServicePlan {
         project: "p".into(),
         service: name.into(),
@@ -152,6 +170,7 @@ pub(super) fn service(name: &str, layer: u32, steps: Vec<ReplicaStep>) -> Servic
         change: ServiceChange::Update.into(),
         steps,
         layer,
+        desired: 2,
         ..ServicePlan::default()
     }
 }
@@ -171,6 +190,8 @@ pub(super) fn spec(name: &str, depends_on: Vec<Dependency>) -> (String, ServiceS
 /// An execution's end, and what it told.
 pub(super) struct Run {
     pub(super) result: Result<Vec<Failure>, Stopped>,
+    /// What could not be taken back.
+    undone: Vec<Failure>,
     events: Vec<DeployEvent>,
 }
 
@@ -189,28 +210,41 @@ pub(super) async fn run_plan(
     machines: &Machines,
     services: Vec<ServicePlan>,
     specs: Vec<(String, ServiceSpec)>,
-    going_back: bool,
 ) -> Run {
     let plan = Plan {
         services,
         ..Plan::default()
     };
     let specs = specs.into_iter().collect();
-    let (sender, mut receiver) = mpsc::channel(1000);
     let names = ["m1".to_owned()];
+    let directory = tempfile::tempdir().unwrap();
+    let content = DeploymentJournal {
+        deployment_id: "d1".into(),
+        ..DeploymentJournal::default()
+    };
+    let journal = Journal::begin_deployment(directory.path(), content)
+        .await
+        .unwrap();
     let execution = Execution {
         plan: &plan,
         specs: &specs,
         machines: &names,
         deployment: "d1",
-        going_back,
+        journal: &journal,
     };
-    let result = execute(machines, execution, &Events::new(sender)).await;
-    let mut events = Vec::new();
-    while let Some(event) = receiver.recv().await {
-        events.push(event);
+    let told = Events::default();
+    let result = execute(machines, execution, &told).await;
+    let undone = match &result {
+        Err(Stopped { pause: false, .. }) => take_back(machines, execution, &told).await,
+        _ => Vec::new(),
+    };
+    told.send(deploy_event::Event::Finished(DeployFinished::default()));
+    let events = told.subscribe().collect().await;
+    Run {
+        result,
+        undone,
+        events,
     }
-    Run { result, events }
 }
 
 async fn run(
@@ -218,113 +252,163 @@ async fn run(
     services: Vec<ServicePlan>,
     specs: Vec<(String, ServiceSpec)>,
 ) -> (Result<Vec<Failure>, Stopped>, Vec<DeployEvent>) {
-    let ran = run_plan(machines, services, specs, false).await;
+    let ran = run_plan(machines, services, specs).await;
     (ran.result, ran.events)
 }
 
 #[tokio::test]
-async fn start_first_stops_the_old_one_only_when_the_new_one_serves() {
-    let machines = Machines::default();
-    let steps = vec![step(ReplicaAction::Replace, UpdateOrder::StartFirst, "old")];
-    let (result, _) = run(
-        &machines,
-        vec![service("web", 0, steps)],
-        vec![spec("web", vec![])],
-    )
-    .await;
-    result.unwrap();
+async fn a_replacement_on_one_machine_is_one_change() {
+    let one = |order, desired| {
+        let steps = vec![step(ReplicaAction::Replace, order, "old")];
+        ServicePlan {
+            desired,
+            ..service("web", 0, steps)
+        }
+    };
+    for (plan, expected) in [
+        (one(UpdateOrder::StartFirst, 1), "replace m1 old web-r2"),
+        (
+            one(UpdateOrder::StopFirst, 1),
+            "replace m1 old web-r2 stop-first alone",
+        ),
+        (
+            one(UpdateOrder::StopFirst, 3),
+            "replace m1 old web-r2 stop-first",
+        ),
+    ] {
+        let machines = Machines::default();
+        let (result, _) = run(&machines, vec![plan], vec![spec("web", vec![])]).await;
+        result.unwrap();
+        assert_eq!(machines.calls(), [expected]);
+    }
+}
+
+fn moved(order: UpdateOrder) -> ReplicaStep {
+    ReplicaStep {
+        old_machine_id: "m2".into(),
+        ..step(ReplicaAction::Replace, order, "old")
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_moves_is_two_changes() {
+    for (order, expected) in [
+        (UpdateOrder::StartFirst, ["new m1 web-r2", "end m2 old"]),
+        (
+            UpdateOrder::StopFirst,
+            ["end m2 old", "new m1 web-r2 stop-first"],
+        ),
+    ] {
+        let machines = Machines::default();
+        let plan = vec![service("web", 0, vec![moved(order)])];
+        let (result, _) = run(&machines, plan, vec![spec("web", vec![])]).await;
+        result.unwrap();
+        assert_eq!(machines.calls(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_fails_starts_the_old_replica_again() {
+    let machines = Machines::refusing(vec!["new m1"]);
+    let plan = vec![service("web", 0, vec![moved(UpdateOrder::StopFirst)])];
+    let ran = run_plan(&machines, plan, vec![spec("web", vec![])]).await;
+    assert!(ran.result.is_err());
+    let new = "new m1 web-r2 stop-first";
     assert_eq!(
         machines.calls(),
         [
-            "create m1 web-r2",
-            "start m1 web-r2",
-            "stop m1 old",
-            "remove m1 old"
+            "end m2 old".to_owned(),
+            new.to_owned(),
+            // The step takes itself back, and then the whole deployment is taken back.
+            "undo end m2 old".to_owned(),
+            format!("undo {new}"),
+            "undo end m2 old".to_owned(),
         ]
     );
 }
 
 #[tokio::test]
-async fn a_new_replica_that_fails_leaves_the_old_one_untouched() {
-    let machines = Machines {
-        refuse: vec!["start m1 web-r2"],
-        ..Machines::default()
-    };
-    let steps = vec![step(ReplicaAction::Replace, UpdateOrder::StartFirst, "old")];
-    let (result, events) = run(
-        &machines,
-        vec![service("web", 0, steps)],
-        vec![spec("web", vec![])],
-    )
-    .await;
-    let failure = result.unwrap_err().failure;
+async fn an_old_container_that_cannot_be_stopped_does_not_take_the_new_one_away() {
+    let machines = Machines::refusing(vec!["end"]);
+    let surplus = step(ReplicaAction::Remove, UpdateOrder::Unspecified, "surplus");
+    let plan = vec![service(
+        "web",
+        0,
+        vec![moved(UpdateOrder::StartFirst), surplus],
+    )];
+    let ran = run_plan(&machines, plan, vec![spec("web", vec![])]).await;
+    let failed = ran.result.unwrap();
+    assert_eq!(failed.len(), 1, "the surplus replica: {failed:?}");
+    assert_eq!(
+        machines.calls(),
+        ["new m1 web-r2", "end m2 old", "end m1 surplus"]
+    );
+}
+
+#[tokio::test]
+async fn a_failed_deployment_takes_back_what_it_began_and_nothing_else() {
+    let machines = Machines::refusing(vec!["replace m1 old-2"]);
+    let replaced = |old| step(ReplicaAction::Replace, UpdateOrder::StartFirst, old);
+    let steps = vec![replaced("old-1"), replaced("old-2"), replaced("old-3")];
+    let plan = vec![service("web", 0, steps)];
+    let ran = run_plan(&machines, plan, vec![spec("web", vec![])]).await;
+    let failure = ran.result.unwrap_err().failure;
     assert_eq!(
         (failure.machine.as_deref(), failure.log_tail),
         (Some("m1"), vec!["boom".to_owned()])
     );
+    assert_eq!(ran.undone, []);
     assert_eq!(
         machines.calls(),
         [
-            "create m1 web-r2",
-            "start m1 web-r2",
-            "stop m1 web-r2",
-            "remove m1 web-r2"
+            "replace m1 old-1 web-r2",
+            "replace m1 old-2 web-r2",
+            "undo replace m1 old-1 web-r2",
+            "undo replace m1 old-2 web-r2",
         ]
     );
-    let failed = events.iter().any(|event| {
+    let failed = ran.events.iter().any(|event| {
         matches!(&event.event, Some(deploy_event::Event::Step(step))
             if step.phase() == StepPhase::Failed && step.log_tail == ["boom"])
     });
-    assert!(failed, "{events:?}");
+    assert!(failed, "{:?}", ran.events);
 }
 
 #[tokio::test]
-async fn stop_first_starts_the_old_one_again_when_the_new_one_fails() {
-    let machines = Machines {
-        refuse: vec!["start m1 web-r2"],
-        ..Machines::default()
+async fn what_shares_a_namespace_is_taken_back_after_it_also_if_it_was_not_begun() {
+    let machines = Machines::refusing(vec!["new m1 other"]);
+    let replaced = |name: &str, layer| {
+        let one = step(ReplicaAction::Replace, UpdateOrder::StopFirst, name);
+        service(name, layer, vec![one])
     };
-    let steps = vec![step(ReplicaAction::Replace, UpdateOrder::StopFirst, "old")];
-    let (result, _) = run(
-        &machines,
-        vec![service("web", 0, steps)],
-        vec![spec("web", vec![])],
-    )
-    .await;
-    assert!(result.is_err());
-    assert_eq!(
-        machines.calls(),
-        [
-            "create m1 web-r2",
-            "stop m1 old",
-            "start m1 web-r2",
-            "stop m1 web-r2",
-            "remove m1 web-r2",
-            "start m1 old"
-        ]
-    );
+    let fails = step(ReplicaAction::Create, UpdateOrder::Unspecified, "");
+    let plan = vec![
+        replaced("vpn", 0),
+        service("other", 0, vec![fails]),
+        replaced("app", 1),
+    ];
+    let (name, mut app) = spec("app", vec![]);
+    app.network_mode = "service:vpn".into();
+    let specs = vec![spec("vpn", vec![]), spec("other", vec![]), (name, app)];
+    let ran = run_plan(&machines, plan, specs).await;
+    assert!(ran.result.is_err());
+    let calls = machines.calls();
+    let place = |text: &str| calls.iter().position(|call| call.starts_with(text));
+    let (vpn, app) = (place("undo replace m1 vpn"), place("undo replace m1 app"));
+    assert!(vpn.is_some() && vpn < app, "{calls:?}");
 }
 
 #[tokio::test]
-async fn what_could_not_be_undone_is_said() {
-    let machines = Machines {
-        refuse: vec!["start m1"],
-        ..Machines::default()
-    };
-    let steps = vec![step(ReplicaAction::Replace, UpdateOrder::StopFirst, "old")];
-    let (result, _) = run(
-        &machines,
-        vec![service("web", 0, steps)],
-        vec![spec("web", vec![])],
-    )
-    .await;
-    let failure = result.unwrap_err().failure;
-    assert!(
-        failure
-            .message
-            .contains("old container could not be started again"),
-        "{failure}"
-    );
+async fn what_could_not_be_taken_back_is_said() {
+    let machines = Machines::refusing(vec!["replace m1 old-2", "undo replace m1 old-1"]);
+    let replaced = |old| step(ReplicaAction::Replace, UpdateOrder::StopFirst, old);
+    let plan = vec![service(
+        "web",
+        0,
+        vec![replaced("old-1"), replaced("old-2")],
+    )];
+    let ran = run_plan(&machines, plan, vec![spec("web", vec![])]).await;
+    assert_eq!(ran.undone.len(), 1, "{:?}", ran.undone);
 }
 
 #[tokio::test]
@@ -348,21 +432,14 @@ async fn steps_run_in_the_plans_order() {
     result.unwrap();
     assert_eq!(
         machines.calls(),
-        [
-            "stop m1 in-the-way",
-            "remove m1 in-the-way",
-            "create m1 web-r2",
-            "start m1 web-r2",
-            "stop m1 surplus",
-            "remove m1 surplus"
-        ]
+        ["end m1 in-the-way", "new m1 web-r2", "end m1 surplus"]
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_waits_for_the_steps_beside_it() {
     let machines = Machines {
-        refuse: vec!["create m1"],
+        refuse: vec!["new m1"],
         slow: Some("m2"),
         ..Machines::default()
     };
@@ -382,20 +459,20 @@ async fn a_failure_waits_for_the_steps_beside_it() {
     )
     .await;
     assert_eq!(result.unwrap_err().failure.machine.as_deref(), Some("m1"));
-    let started: Vec<String> = machines
-        .started
+    let ended: Vec<String> = machines
+        .ended
         .lock()
         .unwrap()
         .iter()
         .map(|(machine, _)| machine.clone())
         .collect();
-    assert_eq!(started, ["m2"], "its step was dropped half-way");
+    assert_eq!(ended, ["m2"], "its step was dropped half-way");
 }
 
 #[tokio::test]
 async fn a_later_layer_does_not_begin_after_a_failure() {
     let machines = Machines {
-        refuse: vec!["create m1 db"],
+        refuse: vec!["new m1 db"],
         ..Machines::default()
     };
     let create = || vec![step(ReplicaAction::Create, UpdateOrder::Unspecified, "")];
@@ -407,7 +484,7 @@ async fn a_later_layer_does_not_begin_after_a_failure() {
     )
     .await;
     assert!(result.is_err());
-    assert_eq!(machines.calls(), ["create m1 db-r2"]);
+    assert_eq!(machines.calls(), ["new m1 db-r2", "undo new m1 db-r2"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -437,5 +514,5 @@ async fn a_dependent_waits_until_its_dependency_is_healthy() {
     assert!(early.is_err() && machines.calls().is_empty());
     *machines.replicas.lock().unwrap() = vec![record(Health::Healthy)];
     running.await.0.unwrap();
-    assert_eq!(machines.calls(), ["create m1 web-r2", "start m1 web-r2"]);
+    assert_eq!(machines.calls(), ["new m1 web-r2"]);
 }

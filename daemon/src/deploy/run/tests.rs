@@ -43,7 +43,7 @@ fn rollback_is_worded_by_what_existed_before() {
             services: touched.to_vec(),
             ..Plan::default()
         };
-        let words = Previous::of(&previous_records(&plan, &services));
+        let words = Previous::of(&previous_records(previous_of(&plan, &services)));
         (words.rolling_back(), words.rolled_back())
     };
     let (old, new) = (touched("shop", "web"), touched("shop", "new"));
@@ -69,95 +69,6 @@ fn rollback_is_worded_by_what_existed_before() {
 }
 
 #[test]
-fn going_back_means_the_old_specs_and_none_of_the_new_services() {
-    let services = BTreeMap::from([
-        (key("shop/web"), record("shop", "web", "data")),
-        (key("shop/db"), record("shop", "db", "data")),
-        (key("blog/web"), record("blog", "web", "posts")),
-    ]);
-    let plan = Plan {
-        services: vec![
-            touched("shop", "web"),
-            touched("shop", "db"),
-            touched("shop", "new"),
-            ServicePlan {
-                steps: Vec::new(),
-                ..touched("blog", "web")
-            },
-        ],
-        ..Plan::default()
-    };
-    let previous = previous_records(&plan, &services);
-    assert_eq!(
-        previous.keys().map(ToString::to_string).collect::<Vec<_>>(),
-        ["shop/db", "shop/new", "shop/web"]
-    );
-    let requests = previous_requests(&previous);
-    assert!(
-        matches!(&requests[0].change, Some(plan_request::Change::Remove(remove))
-        if remove.services == ["shop/new"])
-    );
-    let Some(plan_request::Change::Deploy(deploy)) = &requests[1].change else {
-        panic!("{requests:?}")
-    };
-    assert_eq!(
-        deploy
-            .services
-            .iter()
-            .map(|spec| spec.name.as_str())
-            .collect::<Vec<_>>(),
-        ["db", "web"]
-    );
-    assert_eq!(
-        deploy.volumes.len(),
-        1,
-        "a volume that two services share is one volume"
-    );
-    assert_eq!(requests.len(), 2);
-}
-
-#[test]
-fn what_shared_a_namespace_of_a_touched_service_is_made_anew_after_it() {
-    let sharing = |with: &str| {
-        let mut app = record("shop", "app", "data");
-        app.spec.as_mut().unwrap().pid = format!("service:{with}");
-        app
-    };
-    for (with, expected) in [
-        ("vpn", vec![(vec!["vpn"], false), (vec!["app"], true)]),
-        ("other", vec![(vec!["app", "vpn"], false)]),
-    ] {
-        let previous = BTreeMap::from([
-            (key("shop/app"), Some(sharing(with))),
-            (key("shop/vpn"), Some(record("shop", "vpn", "data"))),
-        ]);
-        let requests: Vec<_> = previous_requests(&previous)
-            .into_iter()
-            .map(|request| {
-                let Some(plan_request::Change::Deploy(deploy)) = request.change else {
-                    panic!()
-                };
-                (
-                    deploy
-                        .services
-                        .into_iter()
-                        .map(|spec| spec.name)
-                        .collect::<Vec<_>>(),
-                    deploy.recreate,
-                )
-            })
-            .collect();
-        assert_eq!(
-            requests
-                .iter()
-                .map(|(names, anew)| (names.iter().map(String::as_str).collect(), *anew))
-                .collect::<Vec<_>>(),
-            expected
-        );
-    }
-}
-
-#[test]
 fn a_service_whose_record_alone_changes_is_restored_too() {
     let services = BTreeMap::from([(key("shop/web"), record("shop", "web", "data"))]);
     let fields = vec![FieldChange::default()];
@@ -169,7 +80,7 @@ fn a_service_whose_record_alone_changes_is_restored_too() {
         }],
         ..Plan::default()
     };
-    assert_eq!(previous_records(&plan, &services).len(), 1);
+    assert_eq!(previous_records(previous_of(&plan, &services)).len(), 1);
 }
 
 #[test]

@@ -295,11 +295,7 @@ async fn real_engine_honours_every_key() {
         "{failure:?}"
     );
 
-    let stop = v1::StopReplicaRequest {
-        container_id: id.clone(),
-        grace_ms: None,
-    };
-    node.stop(&stop).await.unwrap();
+    node.remove(&id).await.unwrap();
     assert_eq!(hooks(), "started\nme 1000 /scratch\nstopping\n");
     node.remove_all().await.unwrap();
     assert!(engine.containers().await.unwrap().is_empty());

@@ -22,6 +22,8 @@ fn placement(image_entrypoint: &[String]) -> Placement<'_> {
         bridge: Ipv4Addr::new(10, 210, 3, 1),
         revision: "r1",
         deployment: "d1",
+
+        step: "",
         image_entrypoint,
         api: ApiVersion::new(1, 48),
         shared: &NO_SECRETS,

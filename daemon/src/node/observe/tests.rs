@@ -34,7 +34,7 @@ impl ObservationSink for Sink {
 
 struct Bench {
     engine: FakeEngine,
-    draining: Draining,
+    marks: Marks,
     observations: mpsc::Receiver<Observation>,
     cancel: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -47,7 +47,7 @@ fn bench(engine: FakeEngine, failing: u32) -> Bench {
         observations: sender,
         failing: Mutex::new(failing),
     });
-    let draining = Draining::new();
+    let marks = Marks::default();
     let cancel = CancellationToken::new();
     let host = v1::MachineFacts {
         hostname: "m1".into(),
@@ -55,7 +55,7 @@ fn bench(engine: FakeEngine, failing: u32) -> Bench {
     };
     let task = tokio::spawn(run(
         Arc::new(engine.clone()),
-        draining.clone(),
+        marks.clone(),
         host,
         BRIDGE,
         sink,
@@ -63,7 +63,7 @@ fn bench(engine: FakeEngine, failing: u32) -> Bench {
     ));
     Bench {
         engine,
-        draining,
+        marks,
         observations,
         cancel,
         task,
@@ -95,6 +95,7 @@ impl Bench {
             bridge: std::net::Ipv4Addr::LOCALHOST,
             revision: "r1",
             deployment: "d1",
+            step: "",
             image_entrypoint: &[],
             api: crate::engine::ApiVersion::new(1, 46),
             shared: &std::collections::BTreeMap::new(),
@@ -213,15 +214,20 @@ async fn a_draining_mark_is_published_at_once() {
     let id = bench.create("sleep 1000").await;
     assert!(!bench.next().await.replicas[0].draining);
     let began = Instant::now();
-    bench.draining.mark(&id);
-    assert!(bench.draining.published(&id, Duration::from_secs(1)).await);
+    bench.marks.drain(&id);
+    assert!(
+        bench
+            .marks
+            .published_draining(&id, Duration::from_secs(1))
+            .await
+    );
     assert_eq!(
         began.elapsed(),
         Duration::ZERO,
         "no debouncing, no engine asked"
     );
     assert!(bench.next().await.replicas[0].draining);
-    bench.draining.clear(&id);
+    bench.marks.clear(&id);
     assert!(!bench.next().await.replicas[0].draining);
 }
 

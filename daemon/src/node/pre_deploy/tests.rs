@@ -121,14 +121,7 @@ async fn pre_deploy_removes_containers_of_earlier_daemon() {
     let mut left = service("web", "sleep 1000");
     left.labels
         .insert(label::HOOK.into(), "another-life".into());
-    let mut created = bench
-        .node
-        .create_replica_from(v1::CreateReplicaRequest {
-            spec: Some(left),
-            ..Default::default()
-        })
-        .unwrap();
-    assert!(created.next().await.unwrap().is_ok());
+    crate::node::tests::create(&bench.node, left).await.unwrap();
     crate::node::tests::create(&bench.node, service("web", "sleep 1000"))
         .await
         .unwrap();
@@ -139,11 +132,23 @@ async fn pre_deploy_removes_containers_of_earlier_daemon() {
 }
 
 #[tokio::test]
-async fn create_replica_ignores_hook_label_of_the_compose_file() {
+async fn a_change_ignores_hook_label_of_the_compose_file() {
     let bench = bench();
     let mut web = service("web", "sleep 1000");
     web.labels.insert(label::HOOK.into(), "mine".into());
-    crate::node::tests::create(&bench.node, web).await.unwrap();
+    let change = v1::ReplicaChange {
+        deployment_id: "d1".into(),
+        step_id: "s1".into(),
+        spec: Some(web),
+        no_wait: true,
+        ..v1::ReplicaChange::default()
+    };
+    let request = v1::ApplyRequest {
+        change: Some(change),
+    };
+    let applied =
+        uc_api::v1::node_server::Node::apply(&bench.node, tonic::Request::new(request)).await;
+    let _events: Vec<_> = applied.unwrap().into_inner().collect().await;
     assert_eq!(bench.node.observe_now().await.unwrap().replicas.len(), 1);
 }
 

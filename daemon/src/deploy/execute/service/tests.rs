@@ -3,15 +3,13 @@
 use tokio::time::Instant;
 use uc_api::v1::{ReplicaStep, UpdateOrder, UpdatePolicy};
 
-use super::super::Wait;
-use super::super::tests::{Machines, Run, run_plan, service, shown, spec, step};
+use super::super::tests::{Machines, Run, run_plan, service, spec, step};
 use super::*;
 
 /// `count` replicas that are replaced, each on a machine of its own: m0, m1, …
 fn replaced(count: usize) -> Vec<ReplicaStep> {
     (0..count)
         .map(|number| ReplicaStep {
-            id: format!("s{number}"),
             machine_id: format!("m{number}"),
             machine_name: format!("m{number}"),
             ..step(
@@ -35,11 +33,11 @@ fn with_update(update: UpdatePolicy) -> (String, ServiceSpec) {
 }
 
 /// When each replica was started, in seconds.
-async fn started(count: usize, update: UpdatePolicy, going_back: bool) -> Vec<u64> {
-    let machines = Machines::each_start_takes_a_second();
+async fn started(count: usize, update: UpdatePolicy) -> Vec<u64> {
+    let machines = Machines::each_change_takes_a_second();
     let begun = Instant::now();
     let plan = vec![service("web", 0, replaced(count))];
-    let ran = run_plan(&machines, plan, vec![with_update(update)], going_back).await;
+    let ran = run_plan(&machines, plan, vec![with_update(update)]).await;
     assert_eq!(ran.result, Ok(Vec::new()));
     machines
         .times()
@@ -54,26 +52,25 @@ async fn so_many_replicas_are_replaced_at_a_time() {
         parallelism,
         ..UpdatePolicy::default()
     };
-    assert_eq!(started(5, at_a_time(None), false).await, [1, 2, 3, 4, 5]);
-    assert_eq!(started(5, at_a_time(Some(2)), false).await, [1, 1, 2, 2, 3]);
-    assert_eq!(started(5, at_a_time(Some(0)), false).await, [1, 1, 1, 1, 1]);
-    assert_eq!(started(5, at_a_time(Some(9)), false).await, [1, 1, 1, 1, 1]);
+    assert_eq!(started(5, at_a_time(None)).await, [1, 2, 3, 4, 5]);
+    assert_eq!(started(5, at_a_time(Some(2))).await, [1, 1, 2, 2, 3]);
+    assert_eq!(started(5, at_a_time(Some(0))).await, [1, 1, 1, 1, 1]);
+    assert_eq!(started(5, at_a_time(Some(9))).await, [1, 1, 1, 1, 1]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn groups_have_a_pause_between_them_but_not_on_the_way_back() {
+async fn groups_have_a_pause_between_them() {
     let update = UpdatePolicy {
         parallelism: Some(2),
         delay_ms: 10_000,
         ..UpdatePolicy::default()
     };
-    assert_eq!(started(5, update, false).await, [1, 1, 12, 12, 23]);
-    assert_eq!(started(5, update, true).await, [1, 1, 2, 2, 3]);
+    assert_eq!(started(5, update).await, [1, 1, 12, 12, 23]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn new_replicas_beside_do_not_wait() {
-    let machines = Machines::each_start_takes_a_second();
+    let machines = Machines::each_change_takes_a_second();
     let mut steps: Vec<ReplicaStep> = replaced(4);
     for step in &mut steps[..2] {
         *step = ReplicaStep {
@@ -88,7 +85,7 @@ async fn new_replicas_beside_do_not_wait() {
         ..UpdatePolicy::default()
     };
     let plan = vec![service("web", 0, steps)];
-    run_plan(&machines, plan, vec![with_update(update)], false)
+    run_plan(&machines, plan, vec![with_update(update)])
         .await
         .result
         .unwrap();
@@ -113,24 +110,18 @@ async fn a_new_replica_is_watched_as_long_as_the_policy_says() {
             ..UpdatePolicy::default()
         };
         let plan = vec![service("web", 0, replaced(1))];
-        run_plan(&machines, plan, vec![with_update(update)], false)
+        run_plan(&machines, plan, vec![with_update(update)])
             .await
             .result
             .unwrap();
-        assert!(
-            machines
-                .calls()
-                .contains(&format!("start m0 web-r2{expected}")),
-            "{:?}",
-            machines.calls()
-        );
-        assert_eq!(shown(Wait::Serves { monitor_ms }), expected);
+        let expected = format!("replace m0 old-0 web-r2{expected}");
+        assert_eq!(machines.calls(), [expected]);
     }
 }
 
-/// Five replicas one after another, of which those on m1 and m3 fail.
-async fn failing(update: UpdatePolicy, going_back: bool) -> (Run, Vec<String>) {
-    let refuse = vec!["start m1 web-r2", "start m3 web-r2"];
+/// Five replicas one after another, of which those on m1 and m3 fail; and what was called.
+async fn failing(update: UpdatePolicy) -> (Run, Vec<String>) {
+    let refuse = vec!["replace m1", "replace m3"];
     let machines = Machines::refusing(refuse);
     let plan = vec![
         service("web", 0, replaced(5)),
@@ -144,18 +135,9 @@ async fn failing(update: UpdatePolicy, going_back: bool) -> (Run, Vec<String>) {
         &machines,
         plan,
         vec![with_update(update), spec("last", vec![])],
-        going_back,
     )
     .await;
-    let gone = machines
-        .calls()
-        .into_iter()
-        .filter_map(|call| Some(call.strip_prefix("remove ")?.to_owned()));
-    let created = machines
-        .calls()
-        .into_iter()
-        .filter(|call| call.starts_with("create m1 last"));
-    (ran, gone.chain(created).collect())
+    (ran, machines.calls())
 }
 
 fn action(action: FailureAction, max_failure_ratio: f64) -> UpdatePolicy {
@@ -173,24 +155,27 @@ async fn a_failure_ends_the_update_as_the_policy_says() {
         (FailureAction::Rollback, false),
         (FailureAction::Pause, true),
     ] {
-        let (ran, gone) = failing(action(policy, 0.0), false).await;
+        let (ran, calls) = failing(action(policy, 0.0)).await;
         let stopped = ran.result.unwrap_err();
         assert_eq!(
             (stopped.pause, stopped.failure.machine.as_deref()),
             (pause, Some("m1")),
             "{policy:?}"
         );
+        let (forward, back) = calls.split_at(2);
         assert_eq!(
-            gone,
-            ["m0 old-0", "m1 web-r2"],
+            forward,
+            ["replace m0 old-0 web-r2", "replace m1 old-1 web-r2"],
             "the others stay as they were"
         );
+        let undone = if pause { 0 } else { 2 };
+        assert_eq!(back.len(), undone, "{back:?}");
     }
 }
 
 #[tokio::test]
 async fn with_continue_the_others_are_replaced_all_the_same() {
-    let (ran, gone) = failing(action(FailureAction::Continue, 0.0), false).await;
+    let (ran, calls) = failing(action(FailureAction::Continue, 0.0)).await;
     let failed: Vec<_> = ran
         .result
         .unwrap()
@@ -199,16 +184,16 @@ async fn with_continue_the_others_are_replaced_all_the_same() {
         .collect();
     assert_eq!(failed, ["m1", "m3"]);
     assert_eq!(
-        gone,
+        calls,
         [
-            "m0 old-0",
-            "m1 web-r2",
-            "m2 old-2",
-            "m3 web-r2",
-            "m4 old-4",
-            "create m1 last-r2"
+            "replace m0 old-0 web-r2",
+            "replace m1 old-1 web-r2",
+            "replace m2 old-2 web-r2",
+            "replace m3 old-3 web-r2",
+            "replace m4 old-4 web-r2",
+            "new m1 last-r2"
         ],
-        "those that failed are undone and later services come"
+        "those that failed take themselves back, and later services come"
     );
 }
 
@@ -222,7 +207,7 @@ async fn so_large_a_share_may_fail() {
         (0.4, Ok(2)),
         (1.0, Ok(2)),
     ] {
-        let (ran, _) = failing(action(FailureAction::Pause, ratio), false).await;
+        let (ran, _) = failing(action(FailureAction::Pause, ratio)).await;
         match (failed, ran.result) {
             (Ok(count), Ok(failures)) => assert_eq!(failures.len(), count, "{ratio}"),
             (Err(at), Err(stopped)) => {
@@ -235,20 +220,8 @@ async fn so_large_a_share_may_fail() {
 }
 
 #[tokio::test]
-async fn on_the_way_back_every_failure_counts() {
-    for policy in [FailureAction::Continue, FailureAction::Pause] {
-        let (ran, _) = failing(action(policy, 1.0), true).await;
-        let stopped = ran.result.unwrap_err();
-        assert_eq!(
-            (stopped.pause, stopped.failure.machine.as_deref()),
-            (false, Some("m1"))
-        );
-    }
-}
-
-#[tokio::test]
 async fn one_that_wants_all_taken_back_is_not_overruled() {
-    let machines = Machines::refusing(vec!["start m0"]);
+    let machines = Machines::refusing(vec!["replace m0"]);
     let named = |name: &str, failure_action: FailureAction| {
         let (name, one) = spec(name, vec![]);
         (
@@ -267,7 +240,7 @@ async fn one_that_wants_all_taken_back_is_not_overruled() {
     ] {
         let plan = vec![service("a", 0, replaced(1)), service("b", 0, replaced(1))];
         let specs = vec![named("a", first), named("b", second)];
-        let ran = run_plan(&machines, plan, specs, false).await;
+        let ran = run_plan(&machines, plan, specs).await;
         assert_eq!(ran.result.unwrap_err().pause, pause, "{first:?} {second:?}");
     }
 }
@@ -286,11 +259,11 @@ fn with_command(mut plan: ServicePlan) -> ServicePlan {
 async fn a_command_of_before_runs_before_anything_changes() {
     let machines = Machines::default();
     let plan = vec![with_command(service("web", 0, replaced(2)))];
-    let ran = run_plan(&machines, plan, vec![spec("web", vec![])], false).await;
+    let ran = run_plan(&machines, plan, vec![spec("web", vec![])]).await;
     ran.result.clone().unwrap();
     assert_eq!(
         machines.calls()[..2],
-        ["pre-deploy m0 web-r2", "create m0 web-r2"]
+        ["pre-deploy m0 web-r2", "replace m0 old-0 web-r2"]
     );
     let said: Vec<_> = ran
         .steps("p/web/pre-deploy")
@@ -316,13 +289,7 @@ async fn a_command_of_before_that_fails_leaves_everything_as_it_was() {
     ] {
         let machines = Machines::refusing(vec!["pre-deploy"]);
         let plan = vec![with_command(service("web", 0, replaced(2)))];
-        let ran = run_plan(
-            &machines,
-            plan,
-            vec![with_update(action(policy, 1.0))],
-            false,
-        )
-        .await;
+        let ran = run_plan(&machines, plan, vec![with_update(action(policy, 1.0))]).await;
         let stopped = ran.result.clone().unwrap_err();
         assert_eq!(
             (stopped.pause, stopped.failure.machine.as_deref()),
@@ -335,22 +302,4 @@ async fn a_command_of_before_that_fails_leaves_everything_as_it_was() {
             StepPhase::Failed
         );
     }
-}
-
-#[tokio::test]
-async fn no_command_runs_on_the_way_back() {
-    let machines = Machines::default();
-    let plan = vec![with_command(service("web", 0, replaced(1)))];
-    run_plan(&machines, plan, vec![spec("web", vec![])], true)
-        .await
-        .result
-        .unwrap();
-    assert!(
-        !machines
-            .calls()
-            .iter()
-            .any(|call| call.starts_with("pre-deploy")),
-        "{:?}",
-        machines.calls()
-    );
 }

@@ -1,0 +1,380 @@
+//! Changes on an engine in memory, also cut short after each step of their task.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use uc_api::v1::{self, ReplicaState, RestartPolicy};
+
+use super::super::tests::{Bench, bench, bench_on};
+use super::*;
+use crate::engine::Engine as _;
+use crate::engine::suite::service;
+
+/// Publishes as the observer does, without its delays.
+fn observe(bench: &Bench) -> tokio::task::JoinHandle<()> {
+    let node = bench.node.clone();
+    tokio::spawn(async move {
+        loop {
+            if let Ok(observed) = node.observe_now().await {
+                node.marks().note_published(observed.replicas.iter());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+}
+
+fn web(script: &str) -> v1::ServiceSpec {
+    v1::ServiceSpec {
+        restart: RestartPolicy::Always.into(),
+        stop_grace_period_ms: Some(0),
+        ..service("web", script)
+    }
+}
+
+fn change(step: &str, spec: Option<v1::ServiceSpec>, replaces: &str) -> ReplicaChange {
+    ReplicaChange {
+        deployment_id: "d1".into(),
+        step_id: step.into(),
+        project: "suite".into(),
+        service: "web".into(),
+        spec,
+        revision: "r2".into(),
+        replaces: replaces.into(),
+        ..ReplicaChange::default()
+    }
+}
+
+type Ended = Result<ChangeEnded, Failure>;
+
+async fn end_of(mut events: Replies<ApplyEvent>) -> Ended {
+    while let Some(event) = events.next().await {
+        match event.map_err(Failure::from)?.event {
+            Some(apply_event::Event::Ended(ended)) => return Ok(ended),
+            Some(apply_event::Event::Failed(failure)) => return Err(failure.into()),
+            Some(apply_event::Event::Progress(_)) | None => {}
+        }
+    }
+    panic!("the stream has no end");
+}
+
+impl Bench {
+    async fn apply(&self, change: &ReplicaChange) -> Ended {
+        end_of(self.node.apply_from(change.clone())?).await
+    }
+
+    async fn undo(&self, change: &ReplicaChange) -> Ended {
+        end_of(self.node.undo_from(change.clone())?).await
+    }
+
+    async fn settle(&self) {
+        let request = SettleRequest {
+            deployment_id: "d1".into(),
+            services: vec!["suite/web".into()],
+        };
+        assert_eq!(self.node.settle(&request).await, SettleResponse::default());
+    }
+
+    /// A replica that runs, as an earlier deployment made it.
+    async fn old(&self) -> String {
+        let id = self.create(web("sleep 100000")).await.unwrap();
+        self.engine.start(&id).await.unwrap();
+        id
+    }
+
+    /// Each container: its id, state, restart policy and what it is kept for.
+    async fn containers(&self) -> Vec<(String, ReplicaState, RestartPolicy, Kept)> {
+        let containers = self.engine.containers().await.unwrap();
+        containers
+            .into_iter()
+            .map(|container| {
+                let record = self.node.marks().marked(container.record);
+                assert!(!record.draining || record.state() != ReplicaState::Running);
+                let (state, kept) = (record.state(), record.kept());
+                (record.container_id, state, container.restart, kept)
+            })
+            .collect()
+    }
+
+    /// Another process of the daemon on the same machine.
+    async fn restarted(self) -> Self {
+        self.stop_daemon();
+        self.node.finish().await;
+        let next = bench_on(self.engine, self.state);
+        next.node.resume_changes();
+        next
+    }
+}
+
+const RUNNING: (ReplicaState, RestartPolicy, Kept) = (
+    ReplicaState::Running,
+    RestartPolicy::Always,
+    Kept::Unspecified,
+);
+const REPLACED: (ReplicaState, RestartPolicy, Kept) =
+    (ReplicaState::Exited, RestartPolicy::No, Kept::Replaced);
+
+fn states(
+    containers: &[(String, ReplicaState, RestartPolicy, Kept)],
+) -> Vec<(ReplicaState, RestartPolicy, Kept)> {
+    containers
+        .iter()
+        .map(|(_, state, restart, kept)| (*state, *restart, *kept))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_container_is_kept_until_the_deployment_ends() {
+    for stop_first in [false, true] {
+        let bench = bench();
+        let _observer = observe(&bench);
+        let old = bench.old().await;
+        let change = ReplicaChange {
+            stop_first,
+            ..change("s1", Some(web("sleep 100000")), &old)
+        };
+        let ended = bench.apply(&change).await.unwrap();
+        let containers = bench.containers().await;
+        assert_eq!(states(&containers), [REPLACED, RUNNING]);
+        assert_eq!(containers[1].0, ended.container_id);
+        // Once more: the same end, and nothing is done.
+        assert_eq!(bench.apply(&change).await.unwrap(), ended);
+        assert_eq!(bench.containers().await, containers);
+        bench.settle().await;
+        assert_eq!(states(&bench.containers().await), [RUNNING]);
+        assert!(bench.node.changes().deployments().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn undo_starts_what_was_replaced() {
+    for stop_first in [false, true] {
+        let bench = bench();
+        let _observer = observe(&bench);
+        let old = bench.old().await;
+        let change = ReplicaChange {
+            stop_first,
+            ..change("s1", Some(web("sleep 100000")), &old)
+        };
+        bench.apply(&change).await.unwrap();
+        bench.undo(&change).await.unwrap();
+        bench.undo(&change).await.unwrap();
+        let containers = bench.containers().await;
+        assert_eq!(states(&containers), [RUNNING]);
+        assert_eq!(containers[0].0, old);
+        let again = bench.apply(&change).await.unwrap_err();
+        assert!(again.message.contains("taken back"), "{again}");
+        bench.settle().await;
+        assert_eq!(bench.containers().await, containers);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_replica_that_fails_is_kept_for_its_logs() {
+    for stop_first in [false, true] {
+        let bench = bench();
+        let _observer = observe(&bench);
+        let old = bench.old().await;
+        let mut spec = web("echo boom; exit 3");
+        spec.restart = RestartPolicy::No.into();
+        let change = ReplicaChange {
+            stop_first,
+            ..change("s1", Some(spec), &old)
+        };
+        let failure = bench.apply(&change).await.unwrap_err();
+        assert_eq!(failure.log_tail, ["boom"], "{failure:?}");
+        assert_eq!(failure.machine.as_deref(), Some("m1"));
+        let failed = (ReplicaState::Exited, RestartPolicy::No, Kept::Failed);
+        let containers = bench.containers().await;
+        assert_eq!(states(&containers), [RUNNING, failed]);
+        assert_eq!(containers[0].0, old);
+        // Not even the end of its deployment removes it, but that of the next one does.
+        bench.settle().await;
+        let bench = bench.restarted().await;
+        assert_eq!(bench.containers().await, containers);
+        let next = SettleRequest {
+            deployment_id: "d2".into(),
+            services: vec!["suite/web".into()],
+        };
+        bench.node.settle(&next).await;
+        assert_eq!(states(&bench.containers().await), [RUNNING]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_had_ended_does_not_run_again_when_its_update_is_taken_back() {
+    let bench = bench();
+    let _observer = observe(&bench);
+    let mut job = web("echo done");
+    job.restart = RestartPolicy::No.into();
+    let old = bench.create(job.clone()).await.unwrap();
+    bench.engine.start(&old).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let change = ReplicaChange {
+        stop_first: true,
+        ..change("s1", Some(job), &old)
+    };
+    bench.apply(&change).await.unwrap();
+    bench.undo(&change).await.unwrap();
+    let containers = bench.engine.containers().await.unwrap();
+    let [left] = containers.as_slice() else {
+        panic!("{containers:?}")
+    };
+    assert_eq!(left.record.container_id, old);
+    assert_eq!(left.record.state(), ReplicaState::Exited);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_comes_early_stops_the_change_under_way() {
+    let bench = bench();
+    let _observer = observe(&bench);
+    let old = bench.old().await;
+    let change = change("s1", Some(web("sleep 100000")), &old);
+    let mut applied = bench.node.apply_from(change.clone()).unwrap();
+    for _ in 0..3 {
+        applied.next().await.unwrap().unwrap();
+    }
+    bench.undo(&change).await.unwrap();
+    let containers = bench.containers().await;
+    assert_eq!(states(&containers), [RUNNING]);
+    assert_eq!(containers[0].0, old);
+}
+
+/// Polls a future so many times, and then drops it.
+async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = times;
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.poll_unpin(context).map(Some)
+    })
+    .await
+}
+
+/// The process dies at each await of a change; the next one finishes it.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_cut_short_anywhere_is_continued() {
+    for stop_first in [false, true] {
+        let mut cut = 0;
+        loop {
+            let bench = bench();
+            let observer = observe(&bench);
+            let old = bench.old().await;
+            let change = ReplicaChange {
+                stop_first,
+                ..change("s1", Some(web("sleep 100000")), &old)
+            };
+            let forward = ChangeStage::Forward;
+            let (entry, _) = bench.node.changes.enter(change.clone(), forward).unwrap();
+            cut += 1;
+            let work = Work::new(&bench.node, &entry);
+            let whole = polled(cut, work.to_end()).await.is_some();
+            observer.abort();
+            let bench = bench.restarted().await;
+            let _observer = observe(&bench);
+            bench.apply(&change).await.unwrap();
+            let containers = bench.containers().await;
+            assert_eq!(states(&containers), [REPLACED, RUNNING], "cut {cut}");
+            bench.undo(&change).await.unwrap();
+            let containers = bench.containers().await;
+            assert_eq!(states(&containers), [RUNNING], "cut {cut}");
+            assert_eq!(containers[0].0, old);
+            if whole {
+                break;
+            }
+        }
+        assert!(cut > 10, "{cut}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_is_cut_short_anywhere_is_continued() {
+    for stop_first in [false, true] {
+        let mut cut = 0;
+        loop {
+            let bench = bench();
+            let observer = observe(&bench);
+            let old = bench.old().await;
+            let change = ReplicaChange {
+                stop_first,
+                ..change("s1", Some(web("sleep 100000")), &old)
+            };
+            bench.apply(&change).await.unwrap();
+            let forward = ChangeStage::Forward;
+            let (entry, _) = bench.node.changes.enter(change.clone(), forward).unwrap();
+            entry.record.lock().set_stage(ChangeStage::Backward);
+            cut += 1;
+            let work = Work::new(&bench.node, &entry);
+            let whole = polled(cut, work.to_end()).await.is_some();
+            observer.abort();
+            let bench = bench.restarted().await;
+            let _observer = observe(&bench);
+            bench.undo(&change).await.unwrap();
+            let containers = bench.containers().await;
+            assert_eq!(states(&containers), [RUNNING], "cut {cut}");
+            assert_eq!(containers[0].0, old);
+            if whole {
+                break;
+            }
+        }
+        assert!(cut > 10, "{cut}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_waits_for_an_engine_that_is_away() {
+    let bench = bench();
+    let _observer = observe(&bench);
+    let old = bench.old().await;
+    let change = change("s1", Some(web("sleep 100000")), &old);
+    bench.engine.set_offline(true);
+    let applied = bench.apply(&change);
+    tokio::pin!(applied);
+    let early = tokio::time::timeout(Duration::from_mins(2), &mut applied).await;
+    assert!(early.is_err(), "{early:?}");
+    bench.engine.set_offline(false);
+    applied.await.unwrap();
+    assert_eq!(states(&bench.containers().await), [REPLACED, RUNNING]);
+}
+
+/// Notes when it was asked.
+#[derive(Debug, Default)]
+struct Asked(Mutex<Vec<(usize, bool)>>, std::sync::OnceLock<NodeService>);
+
+#[async_trait]
+impl Audience for Asked {
+    async fn seen(&self) -> Vec<String> {
+        let node = self.1.get().unwrap();
+        let replicas = node.observe_now().await.unwrap().replicas;
+        let running = replicas
+            .iter()
+            .filter(|replica| replica.state() == ReplicaState::Running);
+        let draining = replicas.iter().any(|replica| replica.draining);
+        lock(&self.0).push((running.count(), draining));
+        Vec::new()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_others_see_the_new_replica_before_the_old_one_and_the_mark_before_it_stops() {
+    let bench = bench();
+    let _observer = observe(&bench);
+    let asked = Arc::new(Asked::default());
+    asked.1.set(bench.node.clone()).unwrap();
+    bench.node.set_audience(asked.clone());
+    let old = bench.old().await;
+    let change = change("s1", Some(web("sleep 100000")), &old);
+    let began = tokio::time::Instant::now();
+    bench.apply(&change).await.unwrap();
+    assert_eq!(*lock(&asked.0), [(2, false), (2, true)]);
+    // The monitor period, and the time for clients to learn of it.
+    assert!(
+        began.elapsed() >= Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+}
