@@ -8,6 +8,7 @@ pub(crate) mod deployments;
 pub(crate) mod events;
 pub(crate) mod examine;
 pub(crate) mod executing;
+pub(crate) mod history;
 pub(crate) mod labels;
 pub(crate) mod machines;
 pub(crate) mod member;

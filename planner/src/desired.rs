@@ -86,6 +86,7 @@ pub(super) fn projects(
     let project = |named: &str| find(named, known).map(|key| key.project.to_string());
     match change {
         Change::Deploy(deploy) => Ok(BTreeSet::from([deploy.project.clone()])),
+        Change::RollBack(_) => Err(PlanError::NothingAsked),
         Change::Scale(scale) => Ok(BTreeSet::from([project(&scale.service)?])),
         Change::Remove(remove) if remove.services.is_empty() => {
             Ok(BTreeSet::from([remove.project.clone()]))
@@ -111,6 +112,7 @@ fn in_project(remove: &RemoveServices, service: &str) -> String {
 pub(super) fn resolve(desired: &Change, observed: &Observed) -> Result<Wanted, PlanError> {
     match desired {
         Change::Deploy(deploy) => deployed(deploy, observed),
+        Change::RollBack(_) => Err(PlanError::NothingAsked),
         Change::Scale(scale) => scaled(scale, observed),
         Change::Remove(remove) => removed(remove, observed),
     }

@@ -11,7 +11,8 @@ use super::{and, rules};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[expect(missing_docs, reason = "each message names its fields")]
 pub enum PlanError {
-    #[error("the request asks for nothing")]
+    /// Also for a rollback: the daemon, which has the history, turns it into a deployment first.
+    #[error("the request asks for nothing that can be planned")]
     NothingAsked,
     #[error(
         "service `{service}` wants {replicas} replicas, and a service can have at most {MAX_REPLICAS}"

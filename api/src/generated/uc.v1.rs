@@ -927,6 +927,19 @@ pub struct ServiceRecord {
     #[prost(message, repeated, tag = "4")]
     pub volumes: ::prost::alloc::vec::Vec<VolumeSpec>,
 }
+/// Intent, key = "project/service@deployment": what a deployment made of a service. Written once.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RevisionRecord {
+    #[prost(message, optional, tag = "1")]
+    pub record: ::core::option::Option<ServiceRecord>,
+    #[prost(string, tag = "2")]
+    pub deployment_id: ::prost::alloc::string::String,
+    /// Unix milliseconds.
+    #[prost(int64, tag = "3")]
+    pub at_ms: i64,
+}
 /// Observation, owner = the machine, key = container id.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -3435,6 +3448,43 @@ pub struct InspectServiceResponse {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryRequest {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HistoryResponse {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub revisions: ::prost::alloc::vec::Vec<ServiceRevision>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServiceRevision {
+    #[prost(string, tag = "1")]
+    pub revision: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub deployment_id: ::prost::alloc::string::String,
+    #[prost(int64, tag = "3")]
+    pub deployed_at_ms: i64,
+    /// It is what should run now.
+    #[prost(bool, tag = "4")]
+    pub current: bool,
+    #[prost(string, tag = "5")]
+    pub image: ::prost::alloc::string::String,
+    /// What differs from the revision before it. Empty for the oldest one.
+    #[prost(message, repeated, tag = "6")]
+    pub changes: ::prost::alloc::vec::Vec<FieldChange>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogsRequest {
     #[prost(string, repeated, tag = "1")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -3555,7 +3605,7 @@ pub mod exec_response {
 #[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PlanRequest {
-    #[prost(oneof = "plan_request::Change", tags = "1, 2, 3")]
+    #[prost(oneof = "plan_request::Change", tags = "1, 2, 3, 4")]
     pub change: ::core::option::Option<plan_request::Change>,
 }
 /// Nested message and enum types in `PlanRequest`.
@@ -3569,7 +3619,20 @@ pub mod plan_request {
         Scale(super::ScaleService),
         #[prost(message, tag = "3")]
         Remove(super::RemoveServices),
+        #[prost(message, tag = "4")]
+        RollBack(super::RollBackServices),
     }
+}
+/// Deploys an earlier revision of a service again, with its present number of replicas.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollBackServices {
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// A revision or the beginning of one. Empty: the newest one that is not the present one.
+    #[prost(string, tag = "2")]
+    pub revision: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -4333,6 +4396,28 @@ pub mod services_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Services", "Inspect"));
             self.inner.unary(req, path, codec).await
         }
+        /// The revisions of a service that were deployed, the newest first.
+        pub async fn history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HistoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Services/History");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Services", "History"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Streams the logs of all replicas on all machines, in order of time as far as lines arrive
         /// together.
         pub async fn logs(
@@ -4413,6 +4498,11 @@ pub mod services_server {
             tonic::Response<super::InspectServiceResponse>,
             tonic::Status,
         >;
+        /// The revisions of a service that were deployed, the newest first.
+        async fn history(
+            &self,
+            request: tonic::Request<super::HistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::HistoryResponse>, tonic::Status>;
         /// Server streaming response type for the Logs method.
         type LogsStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::LogEntry, tonic::Status>,
@@ -4632,6 +4722,49 @@ pub mod services_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = InspectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Services/History" => {
+                    #[allow(non_camel_case_types)]
+                    struct HistorySvc<T: Services>(pub Arc<T>);
+                    impl<T: Services> tonic::server::UnaryService<super::HistoryRequest>
+                    for HistorySvc<T> {
+                        type Response = super::HistoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Services>::history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HistorySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

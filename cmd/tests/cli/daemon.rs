@@ -44,6 +44,7 @@ pub(crate) struct Daemon {
     pub(crate) services: Vec<v1::ServiceStatus>,
     pub(crate) replicas: Vec<v1::ReplicaStatus>,
     pub(crate) inspection: v1::InspectServiceResponse,
+    pub(crate) history: v1::HistoryResponse,
     pub(crate) logs: Vec<v1::LogEntry>,
     pub(crate) conflicts: Vec<v1::Conflict>,
     /// One for each call of `Examine`; the last one stays.
@@ -53,7 +54,7 @@ pub(crate) struct Daemon {
     /// One for each call of `Execute`: events, and a failure in place of the end.
     pub(crate) executions: Mutex<VecDeque<(Vec<v1::DeployEvent>, Option<Failure>)>>,
     /// The answer to `ListDeployments`.
-    pub deployments: Vec<v1::DeploymentStatus>,
+    pub(crate) deployments: Vec<v1::DeploymentStatus>,
     /// After its events, an execution never ends.
     pub(crate) endless: bool,
     /// `Execute` does not answer: the daemon looks at all machines before it does.
@@ -399,6 +400,14 @@ impl v1::services_server::Services for Daemon {
         Ok(Response::new(v1::PsResponse {
             replicas: self.replicas.clone(),
         }))
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        self.called(&request, "History", &request.get_ref().service)?;
+        Ok(Response::new(self.history.clone()))
     }
 
     async fn inspect(

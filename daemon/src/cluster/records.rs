@@ -32,6 +32,8 @@ pub(crate) const REPLICA: u16 = 16;
 pub(crate) const VOLUME: u16 = 17;
 /// [`MachineFacts`], key [`FACTS_KEY`].
 pub(crate) const FACTS: u16 = 18;
+/// [`uc_api::v1::RevisionRecord`], key = `project/service@deployment`.
+pub(crate) const REVISION: u16 = 6;
 /// [`uc_api::v1::DeploymentEntry`], a log.
 pub(crate) const DEPLOYMENT: u16 = 19;
 
@@ -65,6 +67,11 @@ pub(crate) static KINDS: &[Kind] = &[
     Kind {
         id: LOCK,
         name: "lock",
+        class: Class::Intent,
+    },
+    Kind {
+        id: REVISION,
+        name: "revision",
         class: Class::Intent,
     },
     Kind {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uc_api::v1::{
     DeployBegan, DeployFinished, DeployOutcome, DeploymentJournal, Plan, PlanRequest,
-    ServiceRecord, ServiceSpec, SettleRequest, deploy_event, plan_request,
+    ServiceChange, ServiceRecord, ServiceSpec, SettleRequest, deploy_event, plan_request,
 };
 use uc_api::{Code, Failure, ServiceKey};
 use uc_cluster_state::Write;
@@ -28,6 +28,7 @@ use super::undo::{Previous, previous_of, previous_records, service_key};
 use crate::clock::now_ms;
 use crate::cluster::events::Events;
 use crate::cluster::executing::Executed;
+use crate::cluster::history::{self, resolve};
 use crate::cluster::member::Member;
 use crate::cluster::records::{self, delete, put};
 use crate::cluster::turn::Turn;
@@ -35,8 +36,9 @@ use crate::cluster::view::Cluster;
 
 /// What would change.
 pub(crate) async fn plan_request(member: &Member, request: &PlanRequest) -> Result<Plan, Failure> {
+    let request = resolve(&member.cluster(), &member.store.snapshot(), request.clone())?;
     let (observed, unreachable) = observe(member).await;
-    let mut plan = plan(request, observed)?.plan;
+    let mut plan = plan(&request, observed)?.plan;
     plan.warnings.extend(unreachable);
     Ok(plan)
 }
@@ -55,6 +57,7 @@ pub(crate) async fn start(
     member.tasks.spawn(async move {
         let member = &task_member;
         let begun = async {
+            let request = resolve(&member.cluster(), &member.store.snapshot(), request)?;
             let agreed = Agreed::take(member, &request, &digest, &deployment).await?;
             match begin(member, &agreed.planned, request, deployment).await {
                 Ok(journal) => Ok((agreed, journal)),
@@ -288,7 +291,10 @@ impl<'a> Run<'a> {
         };
         match carried_out {
             Ok(failed) => match self.write(after).await {
-                Ok(()) => done(failed),
+                Ok(()) => {
+                    self.note_revisions().await;
+                    done(failed)
+                }
                 Err(failure) => self.back(failure, events).await,
             },
             Err(Stopped {
@@ -305,6 +311,26 @@ impl<'a> Run<'a> {
                 failure,
                 pause: false,
             }) => self.back(failure, events).await,
+        }
+    }
+
+    /// Keeps what was deployed, so that a user can go back to it.
+    async fn note_revisions(&self) {
+        let cluster = self.member.cluster();
+        let changed = self.previous.keys().filter_map(|key| {
+            let record = cluster.services().get(key)?;
+            Some((key.clone(), (**record).clone()))
+        });
+        let (changed, snapshot) = (changed.collect(), self.member.store.snapshot());
+        let removed = self.plan.services.iter();
+        let removed = removed.filter(|of| of.change() == ServiceChange::Remove);
+        let removed: Vec<ServiceKey> = removed
+            .map(|of| service_key(&of.project, &of.service))
+            .collect();
+        let id = &self.deployment;
+        let writes = history::of_deployment(&snapshot, &changed, removed.iter(), id, now_ms());
+        if let Err(failure) = self.write(writes).await {
+            tracing::warn!(%failure, "the history lacks what this deployment made");
         }
     }
 
@@ -372,10 +398,11 @@ impl<'a> Run<'a> {
     /// Has all machines remove what the deployment replaced. One that cannot be reached does so
     /// when it learns that the deployment has ended.
     async fn settle(&self, events: &Events) {
-        let touched =
-            self.plan.services.iter().filter(|of| {
-                !of.steps.is_empty() || of.change() == uc_api::v1::ServiceChange::Remove
-            });
+        let touched = self
+            .plan
+            .services
+            .iter()
+            .filter(|of| !of.steps.is_empty() || of.change() == ServiceChange::Remove);
         let services: Vec<String> = touched
             .map(|of| format!("{}/{}", of.project, of.service))
             .collect();
@@ -431,7 +458,7 @@ fn intents(
     let mut intents = Intents::default();
     for service in &plan.services {
         let key = service_key(&service.project, &service.service);
-        if service.change() == uc_api::v1::ServiceChange::Remove {
+        if service.change() == ServiceChange::Remove {
             let removal = delete(records::SERVICE, key.to_string());
             intents.after.push(removal);
             continue;

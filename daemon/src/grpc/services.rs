@@ -9,16 +9,17 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::services_server::Services;
 use uc_api::v1::{
-    ExecRequest, ExecResponse, ExecStart, Health, InspectServiceRequest, InspectServiceResponse,
-    Kept, ListServicesRequest, ListServicesResponse, LogEntry, LogsRequest, PsRequest, PsResponse,
-    ReplicaRecord, ReplicaState, ReplicaStatus, ServiceMode, ServiceRecord, ServiceStatus,
-    exec_request,
+    ExecRequest, ExecResponse, ExecStart, Health, HistoryRequest, HistoryResponse,
+    InspectServiceRequest, InspectServiceResponse, Kept, ListServicesRequest, ListServicesResponse,
+    LogEntry, LogsRequest, PsRequest, PsResponse, ReplicaRecord, ReplicaState, ReplicaStatus,
+    ServiceMode, ServiceRecord, ServiceRevision, ServiceStatus, exec_request,
 };
 use uc_api::{Code, Failure, MachineId, ServiceKey};
 
 use super::logs;
 use crate::app::App;
 use crate::cluster::examine::wire_liveness;
+use crate::cluster::history;
 use crate::cluster::machines::Machine;
 use crate::cluster::records::Replica;
 use crate::cluster::view::Cluster;
@@ -189,6 +190,40 @@ impl Services for ServicesApi {
             .map(|owned| replica_status(&cluster, owned))
             .collect();
         Ok(Response::new(PsResponse { replicas }))
+    }
+
+    async fn history(
+        &self,
+        request: Request<HistoryRequest>,
+    ) -> Result<Response<HistoryResponse>, Status> {
+        let member = self.app.member()?;
+        let cluster = member.cluster();
+        let (key, present) = cluster.service(&request.into_inner().service)?;
+        let all = history::revisions(&member.store.snapshot(), key);
+        let records: Vec<_> = all
+            .iter()
+            .filter_map(|of| Some((of, of.record.as_ref()?, of.record.as_ref()?.spec.as_ref()?)))
+            .collect();
+        let before = records.iter().skip(1).map(Some).chain([None]);
+        let revisions = records
+            .iter()
+            .zip(before)
+            .map(|((of, record, spec), before)| {
+                let changes = before.map(|(_, _, before)| uc_planner::diff::fields(before, spec));
+                ServiceRevision {
+                    revision: record.revision.clone(),
+                    deployment_id: of.deployment_id.clone(),
+                    deployed_at_ms: of.at_ms,
+                    current: record.revision == present.revision,
+                    image: spec.image.clone(),
+                    changes: changes.unwrap_or_default(),
+                }
+            });
+        Ok(Response::new(HistoryResponse {
+            project: key.project.to_string(),
+            service: key.service.to_string(),
+            revisions: revisions.collect(),
+        }))
     }
 
     async fn inspect(

@@ -236,8 +236,8 @@ pub(crate) async fn undo_entry(
     Ok(())
 }
 
-/// Removes the store, the contents and the list of moved containers. Returns what could not be
-/// removed, with the cause.
+/// Removes the store, the contents, the journals and the list of moved containers. Returns what
+/// could not be removed, with the cause.
 fn remove_state(app: &App) -> Vec<String> {
     let mut left = Vec::new();
     let store = ["", "-wal", "-shm"].map(|suffix| {
@@ -253,11 +253,14 @@ fn remove_state(app: &App) -> Vec<String> {
             _ => {}
         }
     }
-    match std::fs::remove_dir_all(app.paths.files()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            left.push(format!("{}: {error}", app.paths.files().display()));
+    let (files, changes) = (app.paths.files(), app.paths.changes());
+    for directory in [files, changes, app.paths.deployments()] {
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                left.push(format!("{}: {error}", directory.display()));
+            }
+            _ => {}
         }
-        _ => {}
     }
     left
 }
