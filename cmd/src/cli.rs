@@ -29,13 +29,14 @@ Examples:
   uc machine init root@203.0.113.1    create a cluster with one machine
   uc machine add root@203.0.113.2     add another machine
   uc deploy                           deploy the compose file of this directory
+  uc plan                             show what that would change
   uc ps                               list all containers
   uc logs -f web                      follow the logs of a service
   uc doctor                           look for problems
 
 Exit codes: 0 done, 1 failed, 2 usage or compose error, 3 rolled back or paused, 4 partly applied or
-a machine unreachable, 5 timed out, 129, 130 or 143 ended by a signal. `uc exec` exits with the code
-of its command.";
+a machine unreachable, 5 timed out, 10 changes (`uc plan`), 129, 130 or 143 ended by a signal.
+`uc exec` exits with the code of its command.";
 
 /// The program's arguments.
 #[derive(Debug, Parser)]

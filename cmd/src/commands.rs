@@ -32,6 +32,7 @@ use crate::ui::Ui;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Deploy(deploy::DeployArgs),
+    Plan(deploy::PlanArgs),
     Ps(ps::PsArgs),
     Ls(ls::LsArgs),
     Inspect(inspect::InspectArgs),
@@ -91,6 +92,7 @@ async fn run_with_daemon(command: Command, ui: &Ui, globals: &Globals) -> CliRes
     match command {
         Command::Exec(args) => return exec::run(args, ui, globals).await,
         Command::Doctor(args) => return doctor::run(args, ui, globals).await,
+        Command::Plan(args) => return deploy::plan(args, ui, globals).await,
         Command::Version(args) => version::run(args, ui, globals).await?,
         Command::Build(args) => build::run(args, ui).await?,
         Command::Deploy(args) => deploy::run(args, ui, globals).await?,

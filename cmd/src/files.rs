@@ -272,10 +272,9 @@ impl Prepare<'_> {
             Some(_) => "the plan assumes that its output has not changed",
             None => "the plan shows it as new",
         };
-        self.found.notes.push(format!(
-            "dry run: the command of {} was not run; {note}",
-            file.name
-        ));
+        self.found
+            .notes
+            .push(format!("the command of {} was not run; {note}", file.name));
         deployed.cloned().unwrap_or_else(|| "0".repeat(64))
     }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 use destination::Cluster;
 pub(crate) use destination::warn_about_context;
 use events::{Finished, Show};
-use json::{Outcome, Report};
+pub(crate) use json::Outcome;
+use json::Report;
 use serde::Serialize;
 use serde_json::Value;
 use tonic::{Code, Status, Streaming};
@@ -83,14 +84,15 @@ struct Document<'a> {
     report: &'a Report,
 }
 
-/// Plans, asks and executes. `contents`: what the services need of this computer.
+/// Plans, asks and executes. `contents`: what the services need of this computer. Returns what
+/// became of the plan: that there was nothing to do, that it was only shown, or that it was done.
 pub(crate) async fn run(
     ui: &Ui,
     client: &Client,
     request: PlanRequest,
     contents: &Contents,
     options: &Options,
-) -> CliResult {
+) -> CliResult<Outcome> {
     let mut report = Report {
         cluster: Cluster::from(client.destination()),
         plan: None,
@@ -103,11 +105,13 @@ pub(crate) async fn run(
         of_command: &options.document,
         report: &report,
     };
-    match result {
-        Ok(()) if options.json => ui.json(&document),
-        Ok(()) => Ok(()),
-        Err(error) => Err(error.with_json_of(&document)),
+    if let Err(error) = result {
+        return Err(error.with_json_of(&document));
     }
+    if options.json {
+        ui.json(&document)?;
+    }
+    Ok(report.outcome)
 }
 
 async fn plan_and_execute(

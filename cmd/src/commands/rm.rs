@@ -58,5 +58,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
         json: args.output.is_json(),
         document: BTreeMap::new(),
     };
-    rollout::run(ui, &client, request, &Contents::default(), &options).await
+    rollout::run(ui, &client, request, &Contents::default(), &options)
+        .await
+        .map(drop)
 }

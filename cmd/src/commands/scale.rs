@@ -94,7 +94,9 @@ pub(crate) async fn run(args: ScaleArgs, ui: &Ui, globals: &Globals) -> CliResul
         json: args.output.is_json(),
         document: BTreeMap::new(),
     };
-    rollout::run(ui, &client, request, &Contents::default(), &options).await
+    rollout::run(ui, &client, request, &Contents::default(), &options)
+        .await
+        .map(drop)
 }
 
 #[cfg(test)]

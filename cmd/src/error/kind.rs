@@ -141,6 +141,9 @@ impl Kind {
 pub(crate) fn exit_code_table() -> String {
     let mut table = String::from("| code | in JSON | meaning |\n|---|---|---|\n");
     for kind in Kind::ALL {
+        if kind == Kind::Engine {
+            table.push_str("| 10 | | `uc plan`: there are changes |\n");
+        }
         let name = match kind {
             Kind::BrokenPipe => String::new(),
             _ => format!("`{}`", kind.name()),

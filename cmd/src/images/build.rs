@@ -171,12 +171,12 @@ async fn image_for_dry_run(ui: &Ui, job: &BuildJob) -> CliResult<String> {
     // Without Docker, or without a built image, a dry run can still show everything else.
     if let Ok(Ok(id)) = id {
         ui.status(&format!(
-            "dry run: {service} was not built; the plan has the image of its last build"
+            "{service} was not built; the plan has the image of its last build"
         ))?;
         return tag_name(job, id.trim());
     }
     ui.status(&format!(
-        "dry run: {service} was not built, and this computer has no image of an earlier build"
+        "{service} was not built, and this computer has no image of an earlier build"
     ))?;
     Ok(format!("{}:not-built", repository(job)))
 }

@@ -13,10 +13,10 @@ use crate::words::{mode, word};
 /// What became of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// There was nothing to do.
     Unchanged,
-    /// `--dry-run`: the plan was not executed.
+    /// `uc plan` or `--dry-run`: the plan was not executed.
     Planned,
     Done,
     /// It was not executed: the question was answered with no, or something failed before.

@@ -303,7 +303,7 @@ fn dry_run_builds_nothing_and_plans_with_the_image_of_the_last_build() {
     assert_eq!(image(&world), "shop-web:0123456789ab");
     assert!(
         ran.stderr
-            .contains("dry run: shop/web was not built; the plan has the image of its last build"),
+            .contains("shop/web was not built; the plan has the image of its last build"),
         "{}",
         ran.text()
     );

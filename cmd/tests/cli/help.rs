@@ -17,6 +17,7 @@ fn short_help_of_commands() {
     let world = World::new();
     for command in [
         "deploy",
+        "plan",
         "logs",
         "exec",
         "machine",
