@@ -11,6 +11,7 @@ pub(crate) mod dial_stdio;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod inspect;
+pub(crate) mod lock;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod machine;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Machine(machine::MachineCommand),
     #[command(subcommand, visible_alias = "conflict")]
     Conflicts(conflicts::ConflictsCommand),
+    #[command(subcommand)]
+    Lock(lock::LockCommand),
     Doctor(doctor::DoctorArgs),
     #[command(visible_alias = "context")]
     Ctx(ctx::CtxArgs),
@@ -104,6 +107,7 @@ async fn run_with_daemon(command: Command, ui: &Ui, globals: &Globals) -> CliRes
         Command::Rm(args) => rm::run(args, ui, globals).await?,
         Command::Machine(command) => machine::run(command, ui, globals).await?,
         Command::Ctx(args) => ctx::run(args, ui, globals).await?,
+        Command::Lock(command) => lock::run(command, ui, globals).await?,
         Command::Conflicts(command) => conflicts::run(command, ui, globals).await?,
         Command::Completion(_)
         | Command::DialStdio(_)

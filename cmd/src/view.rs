@@ -181,6 +181,29 @@ impl From<&(v1::MachineRecord, v1::MachineStatus)> for Machine {
     }
 }
 
+shape! {
+    /// A lock, in `uc lock`.
+    pub(crate) struct Lock of v1::Lock {
+        project: String,
+        deployment: String = |lock| lock.deployment_id.clone(),
+        machine: LockMachine = |lock| LockMachine {
+            id: lock.machine_id.clone(),
+            name: lock.machine_name.show(),
+        },
+        age_ms: u64,
+        confirmed: bool,
+        holders: Vec<String>,
+    }
+}
+
+/// The machine that executes a deployment.
+#[derive(Debug, Serialize)]
+struct LockMachine {
+    id: String,
+    /// `None`: it is no longer in the cluster.
+    name: Option<String>,
+}
+
 /// A line of `uc logs`.
 #[derive(Debug, Serialize)]
 pub(crate) struct LogLine {

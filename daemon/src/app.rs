@@ -9,7 +9,6 @@ use uc_api::{Code, Failure};
 use uc_mesh::PrivateKey;
 
 use crate::cluster::member::{Member, Parts};
-use crate::deploy::lock;
 use crate::engine::DockerEngine;
 use crate::identity::{Identity, Membership, hostname};
 use crate::paths::Paths;
@@ -83,7 +82,6 @@ impl App {
             engine: Arc::clone(&self.engine),
         };
         let (member, links) = Member::open(parts).await?;
-        lock::remove_left(&member).await;
         reconcile::start(&member, links, self.serve_peers);
         self.set_member(Some(Arc::clone(&member)));
         Ok(member)

@@ -16,5 +16,4 @@ pub(crate) mod neighbours;
 pub(crate) mod peers;
 pub(crate) mod readiness;
 pub(crate) mod records;
-pub(crate) mod turn;
 pub(crate) mod view;

@@ -6,6 +6,7 @@ mod fleet;
 mod journal;
 pub(crate) mod lock;
 mod look;
+mod restore;
 pub(crate) mod resume;
 pub(crate) mod run;
 mod undo;

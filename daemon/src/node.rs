@@ -11,6 +11,7 @@ mod exec;
 mod files;
 mod hooks;
 mod images;
+mod leases;
 mod lifecycle;
 mod logs;
 pub(crate) mod marks;
@@ -24,8 +25,10 @@ use std::sync::{Arc, OnceLock};
 pub(crate) use changes::{Audience, Changes};
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
+pub(crate) use leases::{Executing, Leases, TTL as LEASE_TTL};
 pub(crate) use marks::Marks;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -64,6 +67,7 @@ pub(crate) struct NodeService {
     /// Random value of this daemon process. The marks of the containers that run commands for it
     /// start with this value.
     runner: Arc<str>,
+    leases: Arc<Leases>,
 }
 
 impl NodeService {
@@ -77,8 +81,9 @@ impl NodeService {
         changes: Changes,
         cancel: CancellationToken,
     ) -> Self {
-        let runner = format!("{:016x}", rand::random::<u64>()).into();
+        let runner: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
         Self {
+            leases: Arc::new(Leases::new(Arc::clone(&runner))),
             engine,
             files,
             identity,
@@ -94,6 +99,11 @@ impl NodeService {
     /// The contents that deployments brought to this machine.
     pub(crate) fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// The projects that this machine has leased to deployments.
+    pub(crate) fn leases(&self) -> &Arc<Leases> {
+        &self.leases
     }
 
     /// The marks of this machine's containers. The observer shares them.
@@ -325,6 +335,31 @@ impl Node for NodeService {
         request: Request<v1::ReadContentRequest>,
     ) -> Result<Response<Self::ReadContentStream>, Status> {
         self.reply(self.read_content_of(&request.into_inner().hash).await)
+    }
+
+    async fn lease(
+        &self,
+        request: Request<v1::LeaseRequest>,
+    ) -> Result<Response<v1::LeaseResponse>, Status> {
+        let held = self.leases.lease(&request.into_inner(), Instant::now());
+        self.reply(held.map(|held| v1::LeaseResponse { held }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::ReleaseResponse>, Status> {
+        let released = given(request.into_inner().what, "lease to release")
+            .map(|what| self.leases.release(&what, Instant::now()));
+        self.reply(released.map(|released| v1::ReleaseResponse { released }))
+    }
+
+    async fn leases(
+        &self,
+        _request: Request<v1::LeasesRequest>,
+    ) -> Result<Response<v1::LeasesResponse>, Status> {
+        let leases = self.leases.list(Instant::now());
+        self.reply(Ok(v1::LeasesResponse { leases }))
     }
 }
 

@@ -898,21 +898,6 @@ pub struct TokenRecord {
     #[prost(string, tag = "7")]
     pub created_by: ::prost::alloc::string::String,
 }
-/// Intent, key = project: a deployment of this project is running. Advisory. It expires
-/// automatically, and the deployment renews it while it runs.
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LockRecord {
-    #[prost(string, tag = "1")]
-    pub project: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub machine_id: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub deployment_id: ::prost::alloc::string::String,
-    #[prost(int64, tag = "4")]
-    pub expires_at_ms: i64,
-}
 /// Intent, key = "project/service".
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -4055,6 +4040,61 @@ pub struct ContentStart {
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushContentResponse {}
+/// A deployment has this project, so that no other one can begin.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lock {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub deployment_id: ::prost::alloc::string::String,
+    /// The machine that executes the deployment. The name is empty if it has left the cluster.
+    #[prost(string, tag = "3")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub machine_name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub age_ms: u64,
+    /// Names of the machines that hold the lock.
+    #[prost(string, repeated, tag = "6")]
+    pub holders: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// It is held. Otherwise the deployment is still asking the machines for it.
+    #[prost(bool, tag = "7")]
+    pub confirmed: bool,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLocksRequest {}
+/// Ordered by project.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListLocksResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub locks: ::prost::alloc::vec::Vec<Lock>,
+    /// Machines that did not answer, with the cause.
+    #[prost(string, repeated, tag = "2")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseLockRequest {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReleaseLockResponse {
+    /// As they were. More than one where two sides of a partition deployed the project.
+    #[prost(message, repeated, tag = "1")]
+    pub locks: ::prost::alloc::vec::Vec<Lock>,
+    #[prost(string, repeated, tag = "2")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -5208,6 +5248,51 @@ pub mod deploy_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "PushContent"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Returns the projects that are being deployed now, as all machines that answer report them.
+        pub async fn list_locks(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLocksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLocksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Deploy/ListLocks");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "ListLocks"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Releases a project on all machines that answer. NOT_FOUND: none of them has leased it. A
+        /// deployment that still runs takes the project again, unless another one has it by then.
+        pub async fn release_lock(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseLockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseLockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Deploy/ReleaseLock");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "ReleaseLock"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -5298,6 +5383,23 @@ pub mod deploy_server {
             request: tonic::Request<tonic::Streaming<super::ContentPart>>,
         ) -> std::result::Result<
             tonic::Response<super::PushContentResponse>,
+            tonic::Status,
+        >;
+        /// Returns the projects that are being deployed now, as all machines that answer report them.
+        async fn list_locks(
+            &self,
+            request: tonic::Request<super::ListLocksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLocksResponse>,
+            tonic::Status,
+        >;
+        /// Releases a project on all machines that answer. NOT_FOUND: none of them has leased it. A
+        /// deployment that still runs takes the project again, unless another one has it by then.
+        async fn release_lock(
+            &self,
+            request: tonic::Request<super::ReleaseLockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseLockResponse>,
             tonic::Status,
         >;
     }
@@ -5783,6 +5885,94 @@ pub mod deploy_server {
                     };
                     Box::pin(fut)
                 }
+                "/uc.v1.Deploy/ListLocks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLocksSvc<T: Deploy>(pub Arc<T>);
+                    impl<T: Deploy> tonic::server::UnaryService<super::ListLocksRequest>
+                    for ListLocksSvc<T> {
+                        type Response = super::ListLocksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLocksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Deploy>::list_locks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLocksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Deploy/ReleaseLock" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseLockSvc<T: Deploy>(pub Arc<T>);
+                    impl<
+                        T: Deploy,
+                    > tonic::server::UnaryService<super::ReleaseLockRequest>
+                    for ReleaseLockSvc<T> {
+                        type Response = super::ReleaseLockResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseLockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Deploy>::release_lock(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseLockSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -6070,6 +6260,114 @@ pub struct FailureDetail {
     pub machine: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "4")]
     pub log_tail: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A project that a machine has leased to a deployment. Kept in memory only.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lease {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub deployment_id: ::prost::alloc::string::String,
+    /// The machine that executes the deployment.
+    #[prost(string, tag = "3")]
+    pub machine_id: ::prost::alloc::string::String,
+    /// How long the deployment has had the project, in milliseconds.
+    #[prost(uint64, tag = "4")]
+    pub age_ms: u64,
+    /// The deployment has the project on every machine that answered. Otherwise it is still asking.
+    #[prost(bool, tag = "5")]
+    pub confirmed: bool,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaseRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub projects: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "2")]
+    pub deployment_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub machine_id: ::prost::alloc::string::String,
+    /// Random value of the process that executes the deployment.
+    #[prost(string, tag = "4")]
+    pub process: ::prost::alloc::string::String,
+    /// When the lease expires, in milliseconds from now.
+    #[prost(uint64, tag = "5")]
+    pub ttl_ms: u64,
+    /// How long the deployment has had the projects, in milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub age_ms: u64,
+    #[prost(bool, tag = "7")]
+    pub confirmed: bool,
+    /// Random value of this attempt to get the projects.
+    #[prost(string, tag = "8")]
+    pub attempt: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaseResponse {
+    /// Not set if the projects are leased to the caller. Otherwise one that another deployment has.
+    #[prost(message, optional, tag = "1")]
+    pub held: ::core::option::Option<Lease>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseRequest {
+    #[prost(oneof = "release_request::What", tags = "1, 2, 3")]
+    pub what: ::core::option::Option<release_request::What>,
+}
+/// Nested message and enum types in `ReleaseRequest`.
+pub mod release_request {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        /// An attempt that was given up, or whose deployment has ended. It gets no lease of this machine
+        /// again.
+        #[prost(string, tag = "1")]
+        Attempt(::prost::alloc::string::String),
+        /// The leases of a project, as a user asks for it. Its deployment can lease it again.
+        #[prost(string, tag = "2")]
+        Project(::prost::alloc::string::String),
+        #[prost(message, tag = "3")]
+        Left(super::LeftLeases),
+    }
+}
+/// The leases of a machine's former processes.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeftLeases {
+    #[prost(string, tag = "1")]
+    pub machine_id: ::prost::alloc::string::String,
+    /// The machine's present process, whose leases are kept.
+    #[prost(string, tag = "2")]
+    pub process: ::prost::alloc::string::String,
+    /// Deployments that the present process resumes, whose leases are kept.
+    #[prost(string, repeated, tag = "3")]
+    pub keep_deployment_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReleaseResponse {
+    /// The leases that ended.
+    #[prost(message, repeated, tag = "1")]
+    pub released: ::prost::alloc::vec::Vec<Lease>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeasesRequest {}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeasesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub leases: ::prost::alloc::vec::Vec<Lease>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -6496,6 +6794,68 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "ReadContent"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Leases projects to a deployment: all of them, or none if another deployment has one of them.
+        /// The first request of a deployment asks; the caller holds the projects once every machine that
+        /// answers has granted them, and confirms that with a second request. Repeated to renew.
+        pub async fn lease(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LeaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeaseResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/Lease");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "Lease"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends leases. Succeeds if there are none.
+        pub async fn release(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/Release");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "Release"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Returns the leases that this machine has granted.
+        pub async fn leases(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LeasesRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeasesResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/Leases");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "Leases"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -6635,6 +6995,23 @@ pub mod node_server {
             tonic::Response<Self::ReadContentStream>,
             tonic::Status,
         >;
+        /// Leases projects to a deployment: all of them, or none if another deployment has one of them.
+        /// The first request of a deployment asks; the caller holds the projects once every machine that
+        /// answers has granted them, and confirms that with a second request. Repeated to renew.
+        async fn lease(
+            &self,
+            request: tonic::Request<super::LeaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeaseResponse>, tonic::Status>;
+        /// Ends leases. Succeeds if there are none.
+        async fn release(
+            &self,
+            request: tonic::Request<super::ReleaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReleaseResponse>, tonic::Status>;
+        /// Returns the leases that this machine has granted.
+        async fn leases(
+            &self,
+            request: tonic::Request<super::LeasesRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeasesResponse>, tonic::Status>;
     }
     /// One machine's own containers, for the daemons of the cluster. Every call is checked against the
     /// present state of that machine's engine and can be refused.
@@ -7295,6 +7672,135 @@ pub mod node_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/Lease" => {
+                    #[allow(non_camel_case_types)]
+                    struct LeaseSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::LeaseRequest>
+                    for LeaseSvc<T> {
+                        type Response = super::LeaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LeaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::lease(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LeaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/Release" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::ReleaseRequest>
+                    for ReleaseSvc<T> {
+                        type Response = super::ReleaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::release(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/Leases" => {
+                    #[allow(non_camel_case_types)]
+                    struct LeasesSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::LeasesRequest>
+                    for LeasesSvc<T> {
+                        type Response = super::LeasesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LeasesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::leases(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LeasesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -8539,7 +9045,7 @@ pub struct ConflictSide {
     /// masked.
     #[prost(message, repeated, tag = "12")]
     pub fields: ::prost::alloc::vec::Vec<ConflictField>,
-    #[prost(oneof = "conflict_side::Value", tags = "6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "conflict_side::Value", tags = "6, 7, 8, 9, 11")]
     pub value: ::core::option::Option<conflict_side::Value>,
 }
 /// Nested message and enum types in `ConflictSide`.
@@ -8555,8 +9061,6 @@ pub mod conflict_side {
         Cluster(super::ClusterRecord),
         #[prost(message, tag = "9")]
         Token(super::TokenRecord),
-        #[prost(message, tag = "10")]
-        Lock(super::LockRecord),
         /// A kind or a format that this machine does not know.
         #[prost(message, tag = "11")]
         Opaque(super::OpaqueValue),

@@ -132,15 +132,15 @@ mod tests {
         let conflicts = [
             conflict("aaaa1111", "service", "shop/web"),
             conflict("aaaa2222", "service", "shop"),
-            conflict("bbbb3333", "lock", "shop"),
+            conflict("bbbb3333", "token", "shop"),
         ];
         let found = |text| find(&conflicts, text).map(|conflict| conflict.name.as_str());
         let hint = |text| find(&conflicts, text).unwrap_err().render();
-        assert_eq!(found("bbbb3333").unwrap(), "lock/shop");
-        assert_eq!(found("bbbb").unwrap(), "lock/shop");
+        assert_eq!(found("bbbb3333").unwrap(), "token/shop");
+        assert_eq!(found("bbbb").unwrap(), "token/shop");
         assert_eq!(found("service/shop").unwrap(), "service/shop");
         assert_eq!(found("shop/web").unwrap(), "service/shop/web");
-        assert!(hint("shop").contains("name one of them: service/shop, lock/shop"));
+        assert!(hint("shop").contains("name one of them: service/shop, token/shop"));
         assert!(hint("aaaa").contains("matches several conflicts"));
         assert!(hint("service/shop/wbe").contains("did you mean `service/shop/web`?"));
         assert!(hint("0123abcd").contains("it was resolved, or it has a new id"));

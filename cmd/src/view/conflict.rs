@@ -75,7 +75,6 @@ enum Value {
     Machine(Machine),
     Cluster(Cluster),
     Token(Token),
-    Lock(Lock),
     Opaque(Opaque),
 }
 
@@ -86,7 +85,6 @@ impl From<&Wire> for Value {
             Wire::Machine(record) => Self::Machine(record.show()),
             Wire::Cluster(record) => Self::Cluster(record.show()),
             Wire::Token(record) => Self::Token(record.show()),
-            Wire::Lock(record) => Self::Lock(record.show()),
             Wire::Opaque(record) => Self::Opaque(record.show()),
         }
     }
@@ -127,15 +125,6 @@ shape! {
         expires_at: Option<String> = |record| rfc3339_ms(record.expires_at_ms),
         used_by: Option<String>,
         used_at: Option<String> = |record| rfc3339_ms(record.used_at_ms),
-    }
-}
-
-shape! {
-    struct Lock of v1::LockRecord {
-        project: String,
-        machine_id: String,
-        deployment_id: String,
-        expires_at: Option<String> = |record| rfc3339_ms(record.expires_at_ms),
     }
 }
 

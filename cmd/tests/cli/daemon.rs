@@ -61,6 +61,8 @@ pub(crate) struct Daemon {
     pub(crate) execute_hangs: bool,
     pub(crate) missing: Vec<v1::ImageTarget>,
     pub(crate) push_errors: Vec<v1::PushResult>,
+    /// The projects that are being deployed.
+    pub(crate) locks: v1::ListLocksResponse,
     /// The join tokens.
     pub(crate) tokens: Mutex<Vec<v1::TokenStatus>>,
     /// Every call is refused with this.

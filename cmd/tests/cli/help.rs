@@ -22,6 +22,7 @@ fn short_help_of_commands() {
         "exec",
         "machine",
         "conflicts",
+        "lock",
         "doctor",
         "ctx",
         "ps",

@@ -23,6 +23,7 @@ mod files;
 mod help;
 mod interrupt;
 mod listings;
+mod lock;
 mod logs;
 mod machine;
 mod misuse;

@@ -17,7 +17,6 @@ use super::machines::{Own, canonical_id};
 use super::peers::{Link, Peers, Remote};
 use super::readiness::Readiness;
 use super::records;
-use super::turn::Running;
 use super::view::{Alive, Cluster, View};
 use crate::clock::now_ms;
 use crate::endpoint_names::Resolved;
@@ -66,9 +65,7 @@ pub(crate) struct Member {
     pub(crate) leave: Notify,
     /// The subnet that this machine has to take: its record has another one than its identity.
     pub(crate) new_subnet: watch::Sender<Option<Ipv4Net>>,
-    /// Deployments that this daemon executes.
-    pub(crate) running: Arc<Running>,
-    /// The same deployments, for those who watch or cancel them.
+    /// Deployments that this daemon executes, for those who watch or cancel them.
     pub(crate) executing: Arc<Executing>,
     pub(crate) tasks: TaskTracker,
     /// Cancelled to end all tasks.
@@ -164,7 +161,6 @@ impl Member {
             registering: Mutex::new(()),
             leave: Notify::new(),
             new_subnet: watch::Sender::default(),
-            running: Arc::default(),
             executing: Arc::default(),
             tasks: TaskTracker::new(),
             cancel,

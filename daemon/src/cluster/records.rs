@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use prost::Message;
 use uc_api::v1::{
-    ClusterRecord, LockRecord, MachineFacts, MachineRecord, ReplicaRecord, ServiceRecord,
-    TokenRecord, VolumeRecord,
+    ClusterRecord, MachineFacts, MachineRecord, ReplicaRecord, ServiceRecord, TokenRecord,
+    VolumeRecord,
 };
 use uc_api::{MachineId, ServiceKey};
-use uc_cluster_state::{Changed, Class, Kind, MAX_AHEAD_MS, RecordId, Snapshot, Write};
+use uc_cluster_state::{Changed, Class, Kind, RecordId, Snapshot, Write};
 use uc_mesh::PublicKey;
 
 use super::labels;
@@ -24,8 +24,8 @@ pub(crate) const MACHINE: u16 = 2;
 pub(crate) const TOKEN: u16 = 3;
 /// [`ServiceRecord`], key = `project/service`.
 pub(crate) const SERVICE: u16 = 4;
-/// [`LockRecord`], key = project.
-pub(crate) const LOCK: u16 = 5;
+// 5 was the lock of a deployment. Such records are ignored: locks are leases now
+// ([`crate::node::Leases`]).
 /// [`ReplicaRecord`], key = container id.
 pub(crate) const REPLICA: u16 = 16;
 /// [`VolumeRecord`], key = volume name.
@@ -62,11 +62,6 @@ pub(crate) static KINDS: &[Kind] = &[
     Kind {
         id: SERVICE,
         name: "service",
-        class: Class::Intent,
-    },
-    Kind {
-        id: LOCK,
-        name: "lock",
         class: Class::Intent,
     },
     Kind {
@@ -166,18 +161,6 @@ impl Token {
     }
 }
 
-/// A lock that is not renewed for this long is nobody's: its machine died. Also bounds how far
-/// clocks may differ.
-pub(crate) const LOCK_EXPIRES_MS: i64 = 60_000;
-/// A lock that expires later than this was written by a wrong clock. The store takes records of
-/// clocks that are ahead by up to [`MAX_AHEAD_MS`].
-const LOCK_LIMIT_MS: i64 = LOCK_EXPIRES_MS + MAX_AHEAD_MS.cast_signed();
-
-/// Whether the lock has neither expired nor been written by a wrong clock.
-pub(super) fn is_valid(lock: &LockRecord, now_ms: i64) -> bool {
-    lock.expires_at_ms > now_ms && lock.expires_at_ms <= now_ms + LOCK_LIMIT_MS
-}
-
 /// All records of one moment, decoded. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Records {
@@ -187,7 +170,6 @@ pub(crate) struct Records {
     pub(crate) machines: Arc<BTreeMap<Arc<str>, MachineRecord>>,
     pub(crate) services: Arc<BTreeMap<ServiceKey, Arc<ServiceRecord>>>,
     pub(crate) tokens: Arc<BTreeMap<String, Arc<Token>>>,
-    pub(crate) locks: Arc<BTreeMap<String, Arc<LockRecord>>>,
     pub(crate) reported: Arc<BTreeMap<MachineId, Arc<Reported>>>,
     /// What cannot be decoded.
     pub(crate) faulty: Arc<BTreeMap<RecordId, Problem>>,
@@ -308,11 +290,6 @@ impl Records {
                 Err(_) if bytes.is_none() => Ok(()),
                 Err(_) => Err("its key is not PROJECT/SERVICE".to_owned()),
             },
-            (LOCK, _) => {
-                let locks = Arc::make_mut(&mut self.locks);
-                let lock = |bytes: &[u8]| lock(key, bytes);
-                put_into(locks, key.to_owned(), decoded(bytes, lock))
-            }
             (kind, Some(owner)) => self.take_reported(kind, owner, key, bytes),
             // A kind of a newer version.
             _ => Ok(()),
@@ -387,14 +364,6 @@ fn token(bytes: &[u8]) -> Result<Token, String> {
     Ok(Token { key, record })
 }
 
-fn lock(key: &str, bytes: &[u8]) -> Result<LockRecord, String> {
-    let record: LockRecord = decode(bytes)?;
-    if record.project != key {
-        return Err(format!("it is of the project {}", record.project));
-    }
-    Ok(record)
-}
-
 fn replica(bytes: &[u8]) -> Result<Replica, String> {
     let record: ReplicaRecord = decode(bytes)?;
     let service = format!("{}/{}", record.project, record.service)
@@ -446,16 +415,6 @@ fn name(id: &RecordId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lock_is_valid_until_it_expires_unless_a_wrong_clock_wrote_it() {
-        let lock = LockRecord {
-            expires_at_ms: 1_000_000,
-            ..LockRecord::default()
-        };
-        assert!(is_valid(&lock, 999_999) && !is_valid(&lock, 1_000_000));
-        assert!(is_valid(&lock, 880_000) && !is_valid(&lock, 879_999));
-    }
 
     #[test]
     fn key_of_a_used_token_is_removed_after_15_minutes() {

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::Ipv4Net;
 use uc_api::nearest::nearest;
-use uc_api::v1::{ClusterRecord, LockRecord, MachineRecord, ServiceRecord};
+use uc_api::v1::{ClusterRecord, MachineRecord, ServiceRecord};
 use uc_api::{Code, Failure, MachineId, ServiceKey};
 use uc_cluster_state::membership::Liveness;
 use uc_cluster_state::{Changed, MemberStatus, Snapshot, Store, Watch};
 
 use super::machines::{Machine, Machines, Own, Problem};
-use super::records::{Records, Replica, Reported, Token, is_valid};
+use super::records::{Records, Replica, Reported, Token};
 
 /// Fewest digits of an id that name its machine.
 pub(crate) const ID_START: usize = 4;
@@ -173,25 +173,6 @@ impl Cluster {
 
     pub(crate) fn token(&self, id: &str) -> Option<&Arc<Token>> {
         self.records.tokens.get(id)
-    }
-
-    /// The locks of running deployments, each with the member that holds it. One of a machine that
-    /// is down or no usable member is nobody's: no machine renews or removes it.
-    pub(crate) fn held_locks(
-        &self,
-        now_ms: i64,
-    ) -> impl Iterator<Item = (&Arc<LockRecord>, &Arc<Machine>)> {
-        let valid = self.locks().filter(move |lock| is_valid(lock, now_ms));
-        valid.filter_map(|lock| {
-            let holder = self.machine_by_id(lock.machine_id.parse().ok()?)?;
-            (!self.is_down(holder.id)).then_some((lock, holder))
-        })
-    }
-
-    /// The locks of deployments that this machine knows, also those that have expired or that no
-    /// member holds.
-    pub(crate) fn locks(&self) -> impl Iterator<Item = &Arc<LockRecord>> {
-        self.records.locks.values()
     }
 
     /// What a machine last reported about itself. Empty if nothing of it has arrived.

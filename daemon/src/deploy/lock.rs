@@ -1,140 +1,260 @@
-//! One deployment of a project at a time. On this machine that is certain
-//! ([`Turn`](crate::cluster::turn::Turn)). Across
-//! machines it is a record that everybody who can be reached sees ([`Lock`]): advisory, because no
-//! write waits for another machine. Two people who begin within the same few milliseconds, or on
-//! two sides of a partition, are not kept apart; their plans are compared with the cluster again
-//! before anything is done.
+//! One deployment of a project at a time. A deployment leases its projects on every machine that it
+//! can reach ([`Lock`]). Two deployments of one project are kept apart wherever there is a machine
+//! that both can reach. On two sides of a partition both run, because each part of a cluster can
+//! deploy.
+//!
+//! The leases are renewed until the deployment ends. A machine that was away gets them with the
+//! next renewal. A project that a user released (`uc lock release`) is leased again by its
+//! deployment, unless another deployment has it by then: the deployment itself continues.
+
+mod ask;
+pub(crate) mod locks;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ask::{Answer, Machines, confirmed};
+use async_trait::async_trait;
+use futures_util::future::join_all;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use uc_api::v1::LockRecord;
-use uc_api::{Code, Failure};
+use uc_api::id::short;
+use uc_api::v1::release_request::What;
+use uc_api::v1::{Lease, LeaseRequest, LeftLeases};
+use uc_api::{Code, Failure, MachineId};
 
-use crate::clock::now_ms;
 use crate::cluster::member::Member;
-use crate::cluster::records::{self, LOCK_EXPIRES_MS, delete, put};
+use crate::cluster::view::Cluster;
+use crate::node::{Executing, LEASE_TTL};
 
-/// How often it is renewed.
+/// How often the leases are renewed.
 const RENEW: Duration = Duration::from_secs(15);
+/// The pause between attempts to reach the machines after a start.
+const RETRY_LEFT: Duration = Duration::from_secs(1);
 
-/// The projects' records in the store, renewed until they are released by one task, which alone
-/// writes and removes them.
+/// The projects of one deployment, leased on all machines that answer. One task renews the leases
+/// until the lock is released or dropped, and then ends them.
 #[derive(Debug)]
 pub(super) struct Lock {
-    /// Dropped, it releases the projects as well.
     released: DropGuard,
     task: JoinHandle<()>,
 }
 
 impl Lock {
-    /// Refuses if another member that is not down holds one of the projects.
+    /// Leases the projects. Fails if another deployment has one of them on a machine that answers.
     pub(super) async fn take(
         member: &Arc<Member>,
         projects: BTreeSet<String>,
         deployment: &str,
     ) -> Result<Self, Failure> {
-        let cluster = member.cluster();
-        let mut held = cluster.held_locks(now_ms());
-        let others =
-            held.find(|(lock, holder)| holder.id != member.id && projects.contains(&lock.project));
-        if let Some((lock, holder)) = others {
-            return Err(Failure::new(
-                Code::Refused,
-                format!(
-                    "another deployment of project {} is running on {}",
-                    lock.project, holder.name
-                ),
-            )
-            .hint("wait until it has ended; `uc ps` shows the replicas"));
-        }
-        let records = Records {
-            member: Arc::clone(member),
-            projects,
-            deployment: deployment.to_owned(),
+        let executing = member.node.leases().execute()?;
+        let request = LeaseRequest {
+            projects: projects.into_iter().collect(),
+            deployment_id: deployment.to_owned(),
+            machine_id: member.membership.machine_id.clone(),
+            process: member.node.leases().process().to_owned(),
+            attempt: format!("{:016x}", rand::random::<u64>()),
+            ..LeaseRequest::default()
         };
-        records.write().await;
+        let started = Instant::now();
+        ask::ask(&**member, &reachable(&member.cluster()), &request)
+            .await
+            .map_err(|held| refusal(&member.cluster(), &held))?;
+        let hold = Hold {
+            member: Arc::clone(member),
+            request,
+            started,
+            _executing: executing,
+        };
         let released = CancellationToken::new();
-        let task = member.tasks.spawn(records.keep(released.clone()));
+        let task = member.tasks.spawn(hold.keep(released.clone()));
         Ok(Self {
             released: released.drop_guard(),
             task,
         })
     }
 
-    /// Gives the projects back.
+    /// Ends the leases, and waits until the machines that answer have ended theirs.
     pub(super) async fn release(self) {
         drop(self.released);
         let _ended = self.task.await;
     }
 }
 
-struct Records {
-    member: Arc<Member>,
-    projects: BTreeSet<String>,
-    deployment: String,
+/// The machines that are asked: all that are not known to be down, this one included.
+fn reachable(cluster: &Cluster) -> BTreeSet<MachineId> {
+    let machines = cluster.machines().iter();
+    machines
+        .filter(|machine| !cluster.is_down(machine.id))
+        .map(|machine| machine.id)
+        .collect()
 }
 
-impl Records {
-    /// A daemon that stops leaves them: its deployment has not ended well. They expire, unless the
-    /// daemon starts again before ([`remove_left`]).
+fn refusal(cluster: &Cluster, held: &Lease) -> Failure {
+    let Lease {
+        project,
+        deployment_id,
+        machine_id,
+        age_ms,
+        ..
+    } = held;
+    let executor = executor(cluster, machine_id);
+    Failure::new(
+        Code::Refused,
+        format!(
+            "another deployment of project {project} is running on {executor} (deployment \
+             {deployment_id}, for {} s)",
+            age_ms / 1000
+        ),
+    )
+    .hint(format!(
+        "wait until it has ended: `uc lock show` lists it; if it is stuck, release the project with `uc lock release {project}`"
+    ))
+}
+
+/// The name of the machine that executes a deployment, or the start of its id if it has left the
+/// cluster.
+fn executor(cluster: &Cluster, machine_id: &str) -> String {
+    let machine = machine_id.parse().ok();
+    let machine = machine.and_then(|id| cluster.machine_by_id(id));
+    machine.map_or_else(
+        || short(machine_id).to_owned(),
+        |machine| machine.name.to_string(),
+    )
+}
+
+/// What a deployment holds.
+struct Hold {
+    member: Arc<Member>,
+    request: LeaseRequest,
+    started: Instant,
+    _executing: Executing,
+}
+
+impl Hold {
+    /// A daemon that stops leaves the leases: the deployment has not ended. The daemon that starts
+    /// next continues it, or releases them ([`release_left`]). Otherwise they expire.
     async fn keep(self, released: CancellationToken) {
         loop {
             tokio::select! {
-                () = released.cancelled() => return self.remove().await,
+                // The end of the daemon drops the locks as well.
+                biased;
                 () = self.member.cancel.cancelled() => return,
-                () = tokio::time::sleep(RENEW) => self.write().await,
+                () = released.cancelled() => return self.release().await,
+                () = tokio::time::sleep(RENEW) => self.renew().await,
             }
         }
     }
 
-    /// A store that cannot be written fails the deployment itself, with its own words: the lock is
-    /// advisory.
-    async fn write(&self) {
-        let expires_at_ms = now_ms() + LOCK_EXPIRES_MS;
-        let writes = self.projects.iter().map(|project| {
-            let lock = LockRecord {
-                project: project.clone(),
-                machine_id: self.member.membership.machine_id.clone(),
-                deployment_id: self.deployment.clone(),
-                expires_at_ms,
-            };
-            put(records::LOCK, project.clone(), &lock)
-        });
-        if let Err(failure) = self.member.write(writes.collect()).await {
-            tracing::warn!(%failure, "cannot announce this deployment to the other machines");
+    async fn renew(&self) {
+        let request = LeaseRequest {
+            age_ms: ask::milliseconds(self.started.elapsed()),
+            ..confirmed(&self.request)
+        };
+        let cluster = self.member.cluster();
+        let machines: Vec<MachineId> = reachable(&cluster).into_iter().collect();
+        let answers = machines
+            .iter()
+            .map(|id| self.member.lease(*id, request.clone()));
+        for (id, answer) in machines.iter().zip(join_all(answers).await) {
+            if let Answer::Taken(held) = answer {
+                tracing::warn!(
+                    machine = %executor(&cluster, &id.to_string()),
+                    project = held.project,
+                    other = held.deployment_id,
+                    "another deployment has a project of this one"
+                );
+            }
         }
     }
 
-    async fn remove(&self) {
-        let writes = self
-            .projects
-            .iter()
-            .map(|project| delete(records::LOCK, project.clone()))
-            .collect();
-        if let Err(failure) = self.member.write(writes).await {
-            tracing::warn!(%failure, "the lock of this deployment remains until it expires");
+    async fn release(&self) {
+        let attempt = What::Attempt(self.request.attempt.clone());
+        ask::release(&*self.member, &reachable(&self.member.cluster()), attempt).await;
+    }
+}
+
+#[async_trait]
+impl Machines for Member {
+    async fn lease(&self, machine: MachineId, request: LeaseRequest) -> Answer {
+        let answer = if machine == self.id {
+            self.node.leases().lease(&request, Instant::now())
+        } else {
+            match self.remote(&machine.to_string()) {
+                Ok(remote) => remote.lease(request).await,
+                Err(failure) => Err(failure),
+            }
+        };
+        match answer {
+            Ok(None) => Answer::Granted,
+            Ok(Some(held)) => Answer::Taken(held),
+            Err(failure) => {
+                tracing::debug!(%failure, "a machine is not asked for this deployment's projects");
+                Answer::Silent
+            }
+        }
+    }
+
+    async fn release(&self, machine: MachineId, what: What) {
+        if let Err(failure) = release_on(self, machine, what).await {
+            tracing::debug!(%failure, "the leases of a deployment remain until they expire");
         }
     }
 }
 
-/// Removes the locks that this machine's daemon left when it ended during a deployment. To be
-/// called before deployments are served. Otherwise the other members would wait for them to expire.
-pub(crate) async fn remove_left(member: &Member) {
-    let cluster = member.cluster();
-    let locks = cluster.locks();
-    let own = locks.filter(|lock| lock.machine_id == member.membership.machine_id);
-    let removals: Vec<_> = own
-        .map(|lock| delete(records::LOCK, lock.project.clone()))
-        .collect();
-    if removals.is_empty() {
-        return;
+/// Releases on one machine. Returns the leases as they were.
+async fn release_on(
+    member: &Member,
+    machine: MachineId,
+    what: What,
+) -> Result<Vec<Lease>, Failure> {
+    if machine == member.id {
+        return Ok(member.node.leases().release(&what, Instant::now()));
     }
-    if let Err(failure) = member.write(removals).await {
-        tracing::warn!(%failure, "the locks of a deployment that was cut short remain until they expire");
+    member.remote(&machine.to_string())?.release(what).await
+}
+
+/// Ends the leases that this machine's former processes left on other machines, except those of the
+/// deployments in `keep`, which this process resumes. Works in the background until each machine
+/// has answered once, or until the leases have expired anyway.
+pub(crate) fn release_left(member: &Arc<Member>, keep: &BTreeSet<String>) {
+    let what = What::Left(LeftLeases {
+        machine_id: member.membership.machine_id.clone(),
+        process: member.node.leases().process().to_owned(),
+        keep_deployment_ids: keep.iter().cloned().collect(),
+    });
+    let task = release_everywhere(Arc::clone(member), what);
+    let cancel = member.cancel.clone();
+    member.tasks.spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            // The expiry of the leases.
+            () = tokio::time::sleep(LEASE_TTL) => {}
+            () = task => {}
+        }
+    });
+}
+
+async fn release_everywhere(member: Arc<Member>, what: What) {
+    let mut done = BTreeSet::from([member.id]);
+    loop {
+        let open: Vec<MachineId> = {
+            let known = member.cluster();
+            let machines = known.machines().iter().map(|machine| machine.id);
+            machines.filter(|id| !done.contains(id)).collect()
+        };
+        if open.is_empty() {
+            return;
+        }
+        let answers = open.iter().map(|id| release_on(&member, *id, what.clone()));
+        for (id, answer) in open.iter().zip(join_all(answers).await) {
+            if answer.is_ok() {
+                done.insert(*id);
+            }
+        }
+        tokio::time::sleep(RETRY_LEFT).await;
     }
 }
 

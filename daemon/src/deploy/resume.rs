@@ -10,12 +10,11 @@ use uc_api::v1::{DeployFinished, DeployOutcome, SettleRequest};
 use uc_planner::projects;
 
 use super::journal::Journal;
-use super::lock::Lock;
+use super::lock::{Lock, release_left};
 use super::run::to_end;
 use crate::cluster::deployments::deployments;
 use crate::cluster::executing::Executed;
 use crate::cluster::member::Member;
-use crate::cluster::turn::Turn;
 
 /// How soon it is tried again while the machine is not ready, and while another deployment of the
 /// project runs.
@@ -30,6 +29,8 @@ pub(crate) async fn run(member: Arc<Member>) {
             return;
         }
     };
+    let resumed = left.iter().map(|journal| journal.content().deployment_id);
+    release_left(&member, &resumed.collect());
     for journal in left {
         let member = Arc::clone(&member);
         let tasks = member.tasks.clone();
@@ -66,9 +67,9 @@ async fn resume(member: &Arc<Member>, journal: &Journal) {
             }
             return;
         }
-        match take(member, &projects, deployment).await {
-            Ok((turn, lock)) => {
-                to_end(member, journal, lock, turn, Executed::default()).await;
+        match Lock::take(member, projects.clone(), deployment).await {
+            Ok(lock) => {
+                to_end(member, journal, lock, Executed::default()).await;
                 return;
             }
             Err(failure) => {
@@ -77,16 +78,6 @@ async fn resume(member: &Arc<Member>, journal: &Journal) {
             }
         }
     }
-}
-
-async fn take(
-    member: &Arc<Member>,
-    projects: &BTreeSet<String>,
-    deployment: &str,
-) -> Result<(Turn, Lock), Failure> {
-    let turn = Turn::take(&member.running, projects.clone())?;
-    let lock = Lock::take(member, projects.clone(), deployment).await?;
-    Ok((turn, lock))
 }
 
 /// Whether another deployment of one of the projects began after this one.

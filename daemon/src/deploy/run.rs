@@ -24,6 +24,7 @@ use super::fleet::NodeFleet;
 use super::journal::Journal;
 use super::lock::Lock;
 use super::look::{observe, settle};
+use super::restore::{restore, written};
 use super::undo::{Previous, previous_of, previous_records, service_key};
 use crate::clock::now_ms;
 use crate::cluster::events::Events;
@@ -31,7 +32,6 @@ use crate::cluster::executing::Executed;
 use crate::cluster::history::{self, resolve};
 use crate::cluster::member::Member;
 use crate::cluster::records::{self, delete, put};
-use crate::cluster::turn::Turn;
 use crate::cluster::view::Cluster;
 
 /// What would change.
@@ -76,8 +76,7 @@ pub(crate) async fn start(
         };
         let executed = Executed::default();
         let _caller_gone = started.send(Ok(executed.events.clone()));
-        let Agreed { turn, lock, .. } = agreed;
-        to_end(member, &journal, lock, turn, executed).await;
+        to_end(member, &journal, agreed.lock, executed).await;
     });
     answer
         .await
@@ -111,13 +110,7 @@ async fn begin(
 
 /// Carries a deployment out and ends it. If the daemon stops meanwhile, the journal stays, and the
 /// locks stay as well until they expire or the next process continues.
-pub(super) async fn to_end(
-    member: &Member,
-    journal: &Journal,
-    lock: Lock,
-    turn: Turn,
-    executed: Executed,
-) {
+pub(super) async fn to_end(member: &Member, journal: &Journal, lock: Lock, executed: Executed) {
     let run = Run::new(member, journal, executed.cancel.clone());
     let events = executed.events.clone();
     events.send(deploy_event::Event::Began(DeployBegan {
@@ -130,14 +123,13 @@ pub(super) async fn to_end(
         finished = run.to_end(&events) => finished,
     };
     lock.release().await;
-    drop((turn, executing));
+    drop(executing);
     events.send(deploy_event::Event::Finished(finished));
 }
 
 /// A plan that the user confirmed, and the lock of the projects that it changes.
 struct Agreed {
     planned: Planned,
-    turn: Turn,
     lock: Lock,
 }
 
@@ -149,14 +141,9 @@ impl Agreed {
         deployment: &str,
     ) -> Result<Self, Failure> {
         let projects = projects(request, &known_services(&member.cluster()))?;
-        let turn = Turn::take(&member.running, projects.clone())?;
         let lock = Lock::take(member, projects.clone(), deployment).await?;
         match confirmed(member, request, digest, &projects).await {
-            Ok(planned) => Ok(Self {
-                planned,
-                turn,
-                lock,
-            }),
+            Ok(planned) => Ok(Self { planned, lock }),
             Err(failure) => {
                 lock.release().await;
                 Err(failure)
@@ -359,7 +346,7 @@ impl<'a> Run<'a> {
         problems.extend(self.journal.note_failure(failure.clone()).await.err());
         let fleet = NodeFleet::new(self.member);
         problems.extend(take_back(&fleet, self.execution(), events).await);
-        problems.extend(self.restore_records().await.err());
+        problems.extend(self.restore_records(events).await.err());
         let Some(first) = problems.into_iter().next() else {
             let message = format!("{failure}; {}", words.rolled_back());
             return finished(DeployOutcome::RolledBack, message, failure);
@@ -377,22 +364,16 @@ impl<'a> Run<'a> {
     }
 
     /// Writes the previous records again, where the present one is what this deployment wrote.
-    async fn restore_records(&self) -> Result<(), Failure> {
+    async fn restore_records(&self, events: &Events) -> Result<(), Failure> {
         let cluster = self.member.cluster();
-        let known = cluster.services();
-        let restored = self.previous.iter().filter_map(|(key, previous)| {
-            let present = known.get(key).map(|known| &**known);
-            let written = self.specs.get(key.service.as_str());
-            let own = present.is_some_and(|present| present.spec.as_ref() == written);
-            if present == previous.as_ref() || !own {
-                return None;
-            }
-            Some(match previous {
-                Some(record) => put(records::SERVICE, key.to_string(), record),
-                None => delete(records::SERVICE, key.to_string()),
-            })
-        });
-        self.write(restored.collect()).await
+        let written = written(&self.plan, &self.specs);
+        let restore = restore(&self.previous, &written, cluster.services());
+        for service in restore.changed_by_others {
+            events.notice(format!(
+                "{service} was changed by someone else in the meantime and is left as it is"
+            ));
+        }
+        self.write(restore.writes).await
     }
 
     /// Has all machines remove what the deployment replaced. One that cannot be reached does so

@@ -12,16 +12,17 @@ use tonic::{Request, Response, Status, Streaming};
 use uc_api::v1::deploy_server::Deploy;
 use uc_api::v1::{
     CancelRequest, CancelResponse, ContentPart, DeployEvent, ExecuteRequest, ImageTarget,
-    ListDeploymentsRequest, ListDeploymentsResponse, MissingContentsRequest,
-    MissingContentsResponse, MissingImagesRequest, MissingImagesResponse, Plan, PlanRequest,
-    PushContentResponse, PushImageRequest, PushImageResponse, PushResult, WatchRequest,
-    push_image_request,
+    ListDeploymentsRequest, ListDeploymentsResponse, ListLocksRequest, ListLocksResponse,
+    MissingContentsRequest, MissingContentsResponse, MissingImagesRequest, MissingImagesResponse,
+    Plan, PlanRequest, PushContentResponse, PushImageRequest, PushImageResponse, PushResult,
+    ReleaseLockRequest, ReleaseLockResponse, WatchRequest, push_image_request,
 };
 use uc_api::{Code, Failure};
 
 use crate::app::App;
 use crate::cluster::machines::Machine;
 use crate::cluster::member::Member;
+use crate::deploy::lock::locks;
 use crate::deploy::run;
 
 #[derive(Debug)]
@@ -174,6 +175,23 @@ impl Deploy for DeployApi {
         let member = self.app.member()?;
         let deployments = deployments::list(&member, &request.into_inner().project);
         Ok(Response::new(ListDeploymentsResponse { deployments }))
+    }
+
+    async fn list_locks(
+        &self,
+        _: Request<ListLocksRequest>,
+    ) -> Result<Response<ListLocksResponse>, Status> {
+        let member = self.app.member()?;
+        Ok(Response::new(locks::list(&member).await))
+    }
+
+    async fn release_lock(
+        &self,
+        request: Request<ReleaseLockRequest>,
+    ) -> Result<Response<ReleaseLockResponse>, Status> {
+        let member = self.app.member()?;
+        let project = request.into_inner().project;
+        Ok(Response::new(locks::release(&member, &project).await?))
     }
 
     async fn missing_images(

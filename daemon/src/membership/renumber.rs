@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use ipnet::Ipv4Net;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uc_api::{Code, Failure};
 
 use crate::app::App;
@@ -67,8 +67,8 @@ async fn renumber(app: &App, member: &Arc<Member>, subnet: Ipv4Net) -> Result<()
     }
     let internal = |text: String| Failure::new(Code::Internal, text);
     let key = identity.key().map_err(internal)?;
-    if !member.running.close() {
-        let message = "a deployment runs on this machine";
+    if !member.node.leases().close(Instant::now()) {
+        let message = "a deployment is running";
         return Err(Failure::new(Code::Refused, message));
     }
     tracing::warn!(from = %member.membership.subnet, to = %subnet, "taking another subnet");
@@ -77,7 +77,7 @@ async fn renumber(app: &App, member: &Arc<Member>, subnet: Ipv4Net) -> Result<()
         ..identity.clone()
     };
     if let Err(error) = next.save(&app.paths.identity()) {
-        member.running.open();
+        member.node.leases().open();
         return Err(internal(error.to_string()));
     }
     *identity = next;

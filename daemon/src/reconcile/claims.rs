@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use uc_api::v1::MachineRecord;
 use uc_api::{Failure, MachineName};
 
-use crate::clock::now_ms;
 use crate::cluster::labels;
 use crate::cluster::machines::{Machine, free_subnet};
 use crate::cluster::member::Member;
@@ -43,7 +43,7 @@ pub(crate) async fn run(member: Arc<Member>) {
             }
             true
         } else {
-            !announce_subnet(&member, &cluster)
+            !announce_subnet(&member)
         };
         let running = if waiting {
             changes.next_within(RETRY).await
@@ -161,19 +161,14 @@ fn numbered(own: &Machine, cluster: &Cluster) -> MachineName {
         .expect("a valid name, cut and with a number, is valid")
 }
 
-/// Whether a member that is not down executes a deployment.
-fn deployment_elsewhere(cluster: &Cluster, now_ms: i64) -> bool {
-    cluster.held_locks(now_ms).next().is_some()
-}
-
 /// Has this machine take the subnet of its record, if it has another one. False while it has to
 /// wait for a deployment.
-fn announce_subnet(member: &Member, cluster: &Cluster) -> bool {
+fn announce_subnet(member: &Member) -> bool {
     let Some(subnet) = member.wanted_subnet() else {
         return true;
     };
-    // The steps of other machines' deployments need this machine as well.
-    if !member.running.is_empty() || deployment_elsewhere(cluster, now_ms()) {
+    // Deployments of other machines need this machine as well.
+    if !member.node.leases().is_idle(Instant::now()) {
         return false;
     }
     member.new_subnet.send_replace(Some(subnet));

@@ -28,6 +28,7 @@ mod machine_site;
 mod machines;
 mod remains;
 mod side_by_side;
+mod turn;
 
 /// Whether the testbed can and should run here. Prints the reason if not.
 pub(crate) fn possible() -> bool {

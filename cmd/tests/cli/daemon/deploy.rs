@@ -84,6 +84,28 @@ impl v1::deploy_server::Deploy for Daemon {
         }))
     }
 
+    async fn list_locks(
+        &self,
+        request: Request<v1::ListLocksRequest>,
+    ) -> Result<Response<v1::ListLocksResponse>, Status> {
+        self.called(&request, "ListLocks", "")?;
+        Ok(Response::new(self.locks.clone()))
+    }
+
+    async fn release_lock(
+        &self,
+        request: Request<v1::ReleaseLockRequest>,
+    ) -> Result<Response<v1::ReleaseLockResponse>, Status> {
+        let project = &request.get_ref().project;
+        self.called(&request, "ReleaseLock", project)?;
+        let locks = self.locks.locks.iter();
+        let locks = locks.filter(|lock| lock.project == *project).cloned();
+        Ok(Response::new(v1::ReleaseLockResponse {
+            locks: locks.collect(),
+            warnings: Vec::new(),
+        }))
+    }
+
     async fn missing_images(
         &self,
         request: Request<v1::MissingImagesRequest>,

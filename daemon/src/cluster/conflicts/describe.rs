@@ -26,7 +26,6 @@ pub(super) fn decode(kind: u16, bytes: &[u8]) -> Value {
         records::MACHINE => of(bytes, Value::Machine),
         records::CLUSTER => of(bytes, Value::Cluster),
         records::TOKEN => of(bytes, Value::Token),
-        records::LOCK => of(bytes, Value::Lock),
         _ => None,
     };
     known.unwrap_or_else(|| {
@@ -123,12 +122,6 @@ fn fields(value: &Value) -> Vec<Field> {
             ("expires", time(record.expires_at_ms)),
             ("used by", record.used_by.clone()),
             ("used", time(record.used_at_ms)),
-        ],
-        Value::Lock(record) => vec![
-            ("project", record.project.clone()),
-            ("machine", record.machine_id.clone()),
-            ("deployment", record.deployment_id.clone()),
-            ("expires", time(record.expires_at_ms)),
         ],
         Value::Opaque(opaque) => {
             vec![

@@ -373,7 +373,6 @@ async fn later_write_settles_a_conflict() {
 fn name_has_kind_key_and_group() {
     assert_eq!(name("service", "shop/web", 0), "service/shop/web");
     assert_eq!(name("service", "shop/web", 2), "service/shop/web#2");
-    assert_eq!(kind_name(records::LOCK), "lock");
     assert_eq!(kind_name(700), "kind-700");
 }
 

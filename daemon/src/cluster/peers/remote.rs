@@ -8,13 +8,14 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Response, Status, Streaming};
 use uc_api::v1::node_client::NodeClient;
 use uc_api::v1::peer_client::PeerClient;
+use uc_api::v1::release_request::What;
 use uc_api::v1::{
     ApplyEvent, ApplyRequest, BackupResponse, CancelRequest, ContentPart, CreateVolumeRequest,
-    DeployEvent, Examination, ExecRequest, ExecResponse, LogEntry, MissingContentsRequest,
-    NodeLogsRequest, NodeMissingImagesRequest, ObserveRequest, ObserveResponse, PeerBackupRequest,
-    PeerExamineRequest, PeerResetRequest, PushImageRequest, ReadContentRequest, ReplicaChange,
-    ReplicationFrame, RunPreDeployEvent, RunPreDeployRequest, SeenRequest, SettleRequest,
-    VolumeSpec, WatchRequest,
+    DeployEvent, Examination, ExecRequest, ExecResponse, Lease, LeaseRequest, LeasesRequest,
+    LogEntry, MissingContentsRequest, NodeLogsRequest, NodeMissingImagesRequest, ObserveRequest,
+    ObserveResponse, PeerBackupRequest, PeerExamineRequest, PeerResetRequest, PushImageRequest,
+    ReadContentRequest, ReleaseRequest, ReplicaChange, ReplicationFrame, RunPreDeployEvent,
+    RunPreDeployRequest, SeenRequest, SettleRequest, VolumeSpec, WatchRequest,
 };
 use uc_api::{Code, ContentHash, Failure};
 use uc_cluster_state::Actor;
@@ -55,6 +56,8 @@ const CONTENT_LIMIT: Duration = Duration::from_mins(10);
 /// many containers, each with its hooks and its grace period, takes longer, and continues on its
 /// own.
 const RESET_LIMIT: Duration = Duration::from_secs(30);
+/// A look into the memory of the machine. One that takes longer is left out.
+const LEASE_LIMIT: Duration = Duration::from_secs(2);
 /// Copying the store; a slow disk takes seconds for each hundred megabytes.
 const BACKUP_LIMIT: Duration = Duration::from_mins(5);
 
@@ -271,6 +274,29 @@ impl Remote {
         self.within(RESET_LIMIT, self.peer().reset(PeerResetRequest {}))
             .await
             .map(drop)
+    }
+
+    /// Asks for projects, or renews their lease. Returns the lease of another deployment that has
+    /// one of them.
+    pub(crate) async fn lease(&self, request: LeaseRequest) -> Result<Option<Lease>, Failure> {
+        self.within(LEASE_LIMIT, self.node().lease(request))
+            .await
+            .map(|answer| answer.held)
+    }
+
+    /// Ends leases. Returns them as they were.
+    pub(crate) async fn release(&self, what: What) -> Result<Vec<Lease>, Failure> {
+        let request = ReleaseRequest { what: Some(what) };
+        self.within(LEASE_LIMIT, self.node().release(request))
+            .await
+            .map(|answer| answer.released)
+    }
+
+    /// The leases that the machine has granted.
+    pub(crate) async fn leases(&self) -> Result<Vec<Lease>, Failure> {
+        self.within(LEASE_LIMIT, self.node().leases(LeasesRequest {}))
+            .await
+            .map(|answer| answer.leases)
     }
 
     fn node(&self) -> NodeClient<PeerChannel> {

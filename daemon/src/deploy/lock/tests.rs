@@ -1,99 +1,101 @@
-use uc_api::MachineId;
-use uc_api::v1::MachineRecord;
-use uc_mesh::PrivateKey;
-
 use super::*;
 use crate::app::tests::{app, enter_cluster_of_one, member_of_one};
-
-const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 
 fn projects(name: &str) -> BTreeSet<String> {
     BTreeSet::from([name.to_owned()])
 }
 
-fn machine(number: u8, name: &str) -> MachineRecord {
-    MachineRecord {
-        id: MachineId::from_bytes([number; 16]).to_string(),
-        name: name.into(),
-        public_key: PrivateKey::from_bytes([number; 32]).public().to_string(),
-        subnet: format!("10.210.{number}.0/24"),
-        ..MachineRecord::default()
-    }
-}
-
-async fn lock(member: &Member, project: &str, machine_id: &str, expires_in_ms: i64) {
-    let lock = LockRecord {
-        project: project.into(),
-        machine_id: machine_id.into(),
-        expires_at_ms: now_ms() + expires_in_ms,
-        ..LockRecord::default()
-    };
-    let write = put(records::LOCK, project, &lock);
-    member.write(vec![write]).await.unwrap();
+fn held(member: &Member) -> Vec<String> {
+    let leases = member.node.leases().list(Instant::now());
+    leases.into_iter().map(|lease| lease.project).collect()
 }
 
 #[tokio::test]
-async fn take_is_refused_by_locks_of_usable_members_within_the_limit_only() {
+async fn take_is_refused_while_another_deployment_has_the_project() {
     let directory = tempfile::tempdir().unwrap();
     let member = member_of_one(&directory).await;
-    let (good, bad) = (machine(2, "m2"), machine(3, "A b"));
-    let gone = machine(4, "gone").id;
-    let known = [&good, &bad].map(|of| put(records::MACHINE, of.id.clone(), of));
-    member.write(known.to_vec()).await.unwrap();
-    let refused = async |machine_id: &str, expires_in_ms: i64| {
-        lock(&member, "shop", machine_id, expires_in_ms).await;
-        match Lock::take(&member, projects("shop"), "d1").await {
-            Ok(lock) => {
-                lock.release().await;
-                None
-            }
-            Err(failure) => Some(failure.message),
-        }
-    };
-    let other = "another deployment of project shop is running on m2";
+    let first = Lock::take(&member, projects("shop"), "d1").await.unwrap();
+    let two = BTreeSet::from(["blog".to_owned(), "shop".to_owned()]);
+    let refused = Lock::take(&member, two, "d2").await.unwrap_err();
+    assert_eq!(refused.code, Code::Refused);
     assert_eq!(
-        refused(&good.id, LOCK_EXPIRES_MS).await.as_deref(),
-        Some(other)
+        refused.message,
+        "another deployment of project shop is running on m1 (deployment d1, for 0 s)"
     );
-    // The clock of that machine is ahead, within what the store accepts.
-    let ahead = LOCK_EXPIRES_MS + 50_000;
-    assert_eq!(refused(&good.id, ahead).await.as_deref(), Some(other));
-    assert_eq!(refused(&good.id, -1).await, None, "expired");
-    assert_eq!(
-        refused(&good.id, YEAR_MS).await,
-        None,
-        "written by a wrong clock"
+    let hint = refused.hint.unwrap();
+    assert!(
+        hint.contains("`uc lock show`") && hint.contains("`uc lock release shop`"),
+        "{hint}"
     );
-    assert_eq!(
-        refused(&gone, LOCK_EXPIRES_MS).await,
-        None,
-        "no longer a member"
-    );
-    assert_eq!(
-        refused(&bad.id, LOCK_EXPIRES_MS).await,
-        None,
-        "its record is faulty"
-    );
-    assert_eq!(
-        refused("nonsense", LOCK_EXPIRES_MS).await,
-        None,
-        "no machine"
-    );
+    let other = Lock::take(&member, projects("blog"), "d3").await.unwrap();
+    first.release().await;
+    assert_eq!(held(&member), ["blog"]);
+    other.release().await;
+    Lock::take(&member, projects("shop"), "d2").await.unwrap();
     member.stop().await;
 }
 
 #[tokio::test]
-async fn member_that_starts_removes_its_own_locks_only() {
+async fn lock_that_is_dropped_is_released() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = member_of_one(&directory).await;
+    // A deployment that fails, panics or loses its caller drops the lock.
+    let lock = Lock::take(&member, projects("shop"), "d1").await.unwrap();
+    assert!(!member.node.leases().close(Instant::now()));
+    drop(lock);
+    let released = async {
+        while !held(&member).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), released)
+        .await
+        .unwrap();
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn deployment_leases_a_released_project_again_unless_another_one_has_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = member_of_one(&directory).await;
+    let first = Lock::take(&member, projects("shop"), "d1").await.unwrap();
+    let released = locks::release(&member, "shop").await.unwrap();
+    assert_eq!(released.locks.len(), 1);
+    assert_eq!(released.locks[0].deployment_id, "d1");
+    assert_eq!(released.locks[0].holders, ["m1"]);
+    assert!(held(&member).is_empty());
+    let second = Lock::take(&member, projects("shop"), "d2").await.unwrap();
+    tokio::time::pause();
+    tokio::time::sleep(RENEW * 2).await;
+    let listed = locks::list(&member).await.locks;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].deployment_id, "d2");
+    assert!(listed[0].confirmed);
+    second.release().await;
+    tokio::time::sleep(RENEW * 2).await;
+    assert_eq!(locks::list(&member).await.locks[0].deployment_id, "d1");
+    tokio::time::resume();
+    first.release().await;
+    let missing = locks::release(&member, "shop").await.unwrap_err();
+    assert_eq!(missing.code, Code::NotFound);
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn daemon_that_stops_leaves_the_leases_to_its_successor() {
     let directory = tempfile::tempdir().unwrap();
     let app = app(&directory);
-    let killed = enter_cluster_of_one(&app).await;
-    let own = killed.membership.machine_id.clone();
-    lock(&killed, "shop", &own, LOCK_EXPIRES_MS).await;
-    lock(&killed, "blog", &machine(2, "m2").id, LOCK_EXPIRES_MS).await;
-    killed.stop().await;
     let member = enter_cluster_of_one(&app).await;
-    let cluster = member.cluster();
-    let locked: Vec<_> = cluster.locks().map(|lock| lock.project.as_str()).collect();
-    assert_eq!(locked, ["blog"]);
+    let lock = Lock::take(&member, projects("shop"), "d1").await.unwrap();
+    member.cancel.cancel();
+    drop(lock);
     member.stop().await;
+    assert_eq!(held(&member), ["shop"]);
+    // The successor has no leases, and takes the project with the id of the deployment it resumes.
+    let successor = enter_cluster_of_one(&app).await;
+    assert!(held(&successor).is_empty());
+    Lock::take(&successor, projects("shop"), "d1")
+        .await
+        .unwrap();
+    successor.stop().await;
 }

@@ -7,7 +7,6 @@ use super::*;
 use crate::app::tests::app;
 use crate::cluster::labels;
 use crate::cluster::records::{self, put};
-use crate::cluster::turn::Turn;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -53,16 +52,16 @@ async fn younger_machine_starts_again_with_another_name_and_subnet() {
     assert!(Arc::ptr_eq(&app.try_member().unwrap(), &member));
     member.write(with_subnet(nine)).await.unwrap();
     // Not while a deployment runs here.
-    let turn = Turn::take(&member.running, ["shop".to_owned()].into()).unwrap();
+    let executing = member.node.leases().execute().unwrap();
     let refused = renumber(&app, &member, nine.parse().unwrap()).await;
     assert!(refused.unwrap_err().message.contains("deployment"));
-    drop(turn);
+    drop(executing);
     // An identity that cannot be written leaves everything as it is.
     let obstacle = app.paths.identity().with_extension("new");
     std::fs::create_dir(&obstacle).unwrap();
     let refused = renumber(&app, &member, nine.parse().unwrap()).await;
     assert!(refused.is_err());
-    assert!(Turn::take(&member.running, ["shop".to_owned()].into()).is_ok());
+    assert!(member.node.leases().execute().is_ok());
     assert!(Arc::ptr_eq(&app.try_member().unwrap(), &member));
     let membership = app.identity.lock().await.membership.clone().unwrap();
     assert_eq!(membership.subnet, member.membership.subnet);
