@@ -54,6 +54,12 @@ pub mod label {
     /// Address of the machine on the cluster network. Set only if the container shares the
     /// machine's network and so has no address of its own.
     pub const ADDRESS: &str = "uc.address";
+    /// Names of the anonymous volumes that the container got from its predecessor, separated by
+    /// commas.
+    pub const HANDED_ON: &str = "uc.handed-on";
+    /// The service sets no restart policy, so the daemon decides whether the container is a job or
+    /// a server. The only value is `default`.
+    pub const RESTART: &str = "uc.restart";
     /// Commands to run in the container after it starts: a JSON list of `uc.v1.Hook`.
     pub const POST_START: &str = "uc.post-start";
     /// Commands to run in the container before it is stopped: a JSON list of `uc.v1.Hook`.

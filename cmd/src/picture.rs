@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use anstyle::Style;
 use uc_api::id::short;
 use uc_api::v1::{
-    Plan, ReplicaAction, ReplicaStep, ServiceChange, ServiceMode, ServicePlan, UpdateOrder,
+    Plan, ReplicaAction, ReplicaStep, Retirement, ServiceChange, ServiceMode, ServicePlan,
+    UpdateOrder,
 };
 
 use crate::text;
@@ -24,11 +25,11 @@ pub(crate) fn is_empty(plan: &Plan) -> bool {
                 ServiceChange::None | ServiceChange::Unspecified
             )
     };
-    plan.volumes.is_empty() && plan.services.iter().all(unchanged)
+    plan.volumes.is_empty() && plan.retirements.is_empty() && plan.services.iter().all(unchanged)
 }
 
-/// Draws the whole plan: volumes, services in the order in which they change, warnings, and a
-/// summary.
+/// Draws the whole plan: volumes, services in the order in which they change, what machines that
+/// are down remove later, warnings, and a summary.
 pub(crate) fn draw(plan: &Plan) -> String {
     let plan = &printable(plan);
     let mut text = String::new();
@@ -50,6 +51,18 @@ pub(crate) fn draw(plan: &Plan) -> String {
             _ = writeln!(text, "{DIM}project{DIM:#} {BOLD}{project}{BOLD:#}");
         }
         draw_service(&mut text, service);
+    }
+    for retirement in &plan.retirements {
+        let Retirement {
+            machine_name,
+            container_name,
+            reason,
+            ..
+        } = retirement;
+        _ = writeln!(
+            text,
+            "{RED}-{RED:#} on {machine_name}, which is down: {container_name} is removed when {machine_name} is back  {DIM}{reason}{DIM:#}"
+        );
     }
     for warning in &plan.warnings {
         _ = writeln!(text, "{YELLOW}warning{YELLOW:#}: {warning}");
@@ -83,6 +96,11 @@ fn printable(plan: &Plan) -> Plan {
             clean(&mut step.container_id);
             clean(&mut step.reason);
         }
+    }
+    for retirement in &mut plan.retirements {
+        clean(&mut retirement.machine_name);
+        clean(&mut retirement.container_name);
+        clean(&mut retirement.reason);
     }
     plan.warnings.iter_mut().for_each(clean);
     plan
@@ -199,6 +217,11 @@ fn sum(plan: &Plan) -> String {
         ),
         (count(ReplicaAction::Replace), "to replace", "to replace"),
         (count(ReplicaAction::Remove), "to remove", "to remove"),
+        (
+            plan.retirements.len() as u64,
+            "to remove when its machine is back",
+            "to remove when their machines are back",
+        ),
     ];
     let parts: Vec<String> = parts
         .into_iter()

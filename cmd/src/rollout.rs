@@ -11,8 +11,7 @@ use std::time::Duration;
 use destination::Cluster;
 pub(crate) use destination::warn_about_context;
 use events::{Finished, Show};
-pub(crate) use json::Outcome;
-use json::Report;
+pub(crate) use json::{Outcome, Report};
 use serde::Serialize;
 use serde_json::Value;
 use tonic::{Code, Status, Streaming};
@@ -40,6 +39,7 @@ pub(crate) enum Action {
     Deploy,
     Scale,
     Remove,
+    Drain,
 }
 
 impl Action {
@@ -48,6 +48,7 @@ impl Action {
             Self::Deploy => format!("Deploy to {destination}?"),
             Self::Scale => format!("Scale on {destination}?"),
             Self::Remove => format!("Remove from {destination}?"),
+            Self::Drain => format!("Move these replicas on {destination}?"),
         }
     }
 
@@ -57,6 +58,7 @@ impl Action {
             Self::Deploy => "deploying",
             Self::Scale => "scaling",
             Self::Remove => "removing services",
+            Self::Drain => "draining a machine",
         }
     }
 }
@@ -67,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) action: Action,
     /// Do not ask.
     pub(crate) yes: bool,
+    /// The digest of a plan that was shown and confirmed before.
+    pub(crate) confirmed: Option<String>,
     /// Show the plan and stop.
     pub(crate) dry_run: bool,
     /// Print one JSON document on stdout. Everything else goes to stderr.
@@ -93,14 +97,7 @@ pub(crate) async fn run(
     contents: &Contents,
     options: &Options,
 ) -> CliResult<Outcome> {
-    let mut report = Report {
-        cluster: Cluster::from(client.destination()),
-        plan: None,
-        outcome: Outcome::NotStarted,
-        steps: BTreeMap::new(),
-        notices: Vec::new(),
-    };
-    let result = plan_and_execute(ui, client, &request, contents, options, &mut report).await;
+    let (report, result) = carry_out(ui, client, request, contents, options).await;
     let document = Document {
         of_command: &options.document,
         report: &report,
@@ -112,6 +109,25 @@ pub(crate) async fn run(
         ui.json(&document)?;
     }
     Ok(report.outcome)
+}
+
+/// As [`run`], but prints no document of `-o json`.
+pub(crate) async fn carry_out(
+    ui: &Ui,
+    client: &Client,
+    request: PlanRequest,
+    contents: &Contents,
+    options: &Options,
+) -> (Report, CliResult) {
+    let mut report = Report {
+        cluster: Cluster::from(client.destination()),
+        plan: None,
+        outcome: Outcome::NotStarted,
+        steps: BTreeMap::new(),
+        notices: Vec::new(),
+    };
+    let result = plan_and_execute(ui, client, &request, contents, options, &mut report).await;
+    (report, result)
 }
 
 async fn plan_and_execute(
@@ -135,23 +151,25 @@ async fn plan_and_execute(
             report.outcome = Outcome::Unchanged;
             return ui.status("services are up to date");
         }
-        ui.status(&format!(
-            "{DIM}plan for{DIM:#} {BOLD}{}{BOLD:#}",
-            client.destination()
-        ))?;
-        let picture = picture::draw(&plan);
-        if options.dry_run {
-            report.outcome = Outcome::Planned;
-            return if options.json {
-                ui.status(&picture)
-            } else {
-                ui.out(&picture)
-            };
+        if options.confirmed.as_ref() != Some(&plan.digest) {
+            ui.status(&format!(
+                "{DIM}plan for{DIM:#} {BOLD}{}{BOLD:#}",
+                client.destination()
+            ))?;
+            let picture = picture::draw(&plan);
+            if options.dry_run {
+                report.outcome = Outcome::Planned;
+                return if options.json {
+                    ui.status(&picture)
+                } else {
+                    ui.out(&picture)
+                };
+            }
+            ui.status(&picture)?;
+            let Options { action, yes, .. } = options;
+            let question = action.question(client.destination());
+            ui.confirm(&question, *yes, action.gerund()).await?;
         }
-        ui.status(&picture)?;
-        let Options { action, yes, .. } = options;
-        let question = action.question(client.destination());
-        ui.confirm(&question, *yes, action.gerund()).await?;
         files::push_missing(ui, client, contents).await?;
         images::push_missing(ui, client, &plan).await?;
         match execute(ui, client, request, &plan, report).await {

@@ -76,6 +76,8 @@ pub(crate) struct Replica {
     image: String,
     revision: String,
     current: bool,
+    /// Why its machine removes it. `None` if it does not.
+    to_be_removed: Option<String>,
     state: String,
     health: String,
     exit_code: Option<i32>,
@@ -94,6 +96,7 @@ struct ReplicaMachine {
     id: String,
     name: String,
     state: String,
+    engine_away_since: Option<String>,
 }
 
 impl From<&(v1::ReplicaRecord, v1::ReplicaStatus)> for Replica {
@@ -111,6 +114,10 @@ impl From<&(v1::ReplicaRecord, v1::ReplicaStatus)> for Replica {
             image: record.image.clone(),
             revision: record.revision.clone(),
             current: status.current,
+            to_be_removed: status
+                .retirement
+                .as_ref()
+                .map(|record| record.reason.clone()),
             exit_code: record.exit_code,
             restart_count: record.restart_count,
             draining: record.draining,
@@ -119,6 +126,7 @@ impl From<&(v1::ReplicaRecord, v1::ReplicaStatus)> for Replica {
                 id: status.machine_id.clone(),
                 name: status.machine_name.clone(),
                 state: liveness(status.machine_liveness()),
+                engine_away_since: rfc3339_ms(status.engine_away_since_ms),
             },
         }
     }
@@ -146,6 +154,8 @@ pub(crate) struct Machine {
     replicas: u32,
     created_at: Option<String>,
     labels: BTreeMap<String, String>,
+    /// `None`: it is not cordoned.
+    cordoned_at: Option<String>,
     facts: Option<Facts>,
 }
 
@@ -159,6 +169,7 @@ shape! {
         uc_version: String,
         cpus: Option<u32>,
         memory_bytes: Option<u64> = |facts| facts.memory.show(),
+        engine_away_since: Option<String> = |facts| rfc3339_ms(facts.engine_away_since_ms),
     }
 }
 
@@ -175,6 +186,7 @@ impl From<&(v1::MachineRecord, v1::MachineStatus)> for Machine {
             public_key: record.public_key,
             endpoints: record.endpoints,
             labels: record.labels,
+            cordoned_at: rfc3339_ms(record.cordoned_at_ms),
             replicas: status.replicas,
             facts: status.facts.show(),
         }

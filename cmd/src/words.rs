@@ -58,6 +58,17 @@ pub(crate) fn machine_state(of: Liveness, evicted: bool) -> String {
     }
 }
 
+/// What is known of a machine whose Docker engine does not answer; `None` if it does. `now_ms` is
+/// the time of a clock that can differ from the machine's.
+pub(crate) fn engine_away(machine: &str, since_ms: i64, now_ms: i64) -> Option<String> {
+    let time = crate::times::rough((now_ms - since_ms).max(0) / 1000);
+    (since_ms > 0).then(|| {
+        format!(
+            "{machine}: Docker has not answered for {time}; the state of its replicas is unknown"
+        )
+    })
+}
+
 pub(crate) fn token_state(of: TokenState) -> String {
     word(of.as_str_name(), "TOKEN_STATE_")
 }
@@ -162,6 +173,18 @@ mod tests {
         assert_eq!(machine_state(Liveness::Unspecified, true), "evicted");
         assert_eq!(machine_state(Liveness::Up, true), "up");
         assert_eq!(machine_state(Liveness::Down, false), "down");
+    }
+
+    #[test]
+    fn engine_that_is_away_is_named_with_its_time() {
+        let away = |since_ms| engine_away("m2", since_ms, 1_040_500);
+        assert_eq!(
+            away(1_000_000).unwrap(),
+            "m2: Docker has not answered for 40 seconds; the state of its replicas is unknown"
+        );
+        assert_eq!(away(0), None, "it answers");
+        // The machine's clock is ahead.
+        assert!(away(2_000_000).unwrap().contains("for 0 seconds"));
     }
 
     fn replica(state: ReplicaState, health: Health, exit_code: Option<i32>) -> ReplicaRecord {

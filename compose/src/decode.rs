@@ -34,10 +34,13 @@ const OWN_LABELS: &str = "uc.";
 pub(crate) fn services(tree: &Node, project: &ProjectName, report: &mut Report) -> Vec<Service> {
     let mut services = Vec::new();
     let aliases = Aliases::collect(tree, report);
+    let awaited = container::awaited(tree);
     for (name, entry) in tree.entries_of("services") {
         let mut report = report.at("services");
         let report = &mut report.at(name);
-        services.push(service(name, entry, tree, project, &aliases, report));
+        services.push(service(
+            name, entry, tree, project, &aliases, &awaited, report,
+        ));
     }
     network::isolation(tree, report);
     services.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
@@ -79,6 +82,7 @@ fn service(
     tree: &Node,
     project: &ProjectName,
     aliases: &Aliases,
+    awaited: &BTreeMap<&str, &str>,
     report: &mut Report,
 ) -> Service {
     let Entry { key: span, node } = entry;
@@ -117,7 +121,11 @@ fn service(
     let build = build::build(name, node, &image, tree, report);
     let (mode, replicas) = rollout::scale(node, report);
     rollout::endpoint_mode(node, report);
-    let (restart, restart_attempts) = container::restart(node, report);
+    let mut restart = container::restart(node, report);
+    if let Some(waiter) = awaited.get(name) {
+        restart = container::restart_of_job(restart, node, waiter, report);
+    }
+    let (restart, restart_attempts) = restart;
     let mut environment = strings(node.get("environment"));
     let local = files::local(node, tree, &mut environment, report);
     let mut ports = mounts::ports(node, report);

@@ -33,8 +33,9 @@ Files are read as Docker Compose v5.6 reads them: variables in all their forms, 
 - **Networks.** All services of all projects share the cluster's network and find each other by name: `db`, or `db.shop` from another
   project. Aliases, aliases of `links`, and `container_name` are more names that the whole project can use. `uc` reports a file that keeps
   two services apart, or a network from the outside.
-- **Addresses.** A service's name resolves to the addresses of its healthy replicas, in random order. Addresses change when replicas are
-  replaced; there is no fixed virtual address, so `endpoint_mode: vip` is reported. Clients must look the name up again. nginx does so with
+- **Addresses.** A service's name resolves to the addresses of its healthy replicas, in random order. While none is healthy, it resolves to
+  those that are starting or unhealthy: a name has an address while something runs. Addresses change when replicas are replaced; there is
+  no fixed virtual address, so `endpoint_mode: vip` is reported. Clients must look the name up again. nginx does so with
   `resolver 127.0.0.11 valid=5s;` and a variable in `proxy_pass`.
 - **Ports.** A port is published on the machines that run a replica, and on no other machine. Swarm's `mode: ingress`, which publishes it on
   every machine, is reported where the file writes it. `deploy.mode: global` runs a replica on every machine.
@@ -43,6 +44,13 @@ Files are read as Docker Compose v5.6 reads them: variables in all their forms, 
 - **One host.** `network_mode`, `ipc` and `pid` with `service:x` place a replica on a machine that runs `x`, and replace it together with
   `x`. With `host`, it listens on the machine's own ports. `volumes_from` mounts the named volumes and host paths of another service.
 - **Volumes.** A named volume is created on one machine, and its service stays there. Services that share a volume run on the same machine.
+  An anonymous volume, of `volumes: [/data]` or of the image's `VOLUME`, is handed on to the replica that replaces its own on the same machine,
+  as with Docker Compose. It is removed with the last one.
+- **Restarts.** A new replica that exits and is restarted by its policy has not failed yet: it has 10 seconds and `update_config.monitor` (2 s without
+  one), or the `start_period` of its healthcheck if that is longer. It is ready when it has then run for the monitor time or is healthy.
+- **Data.** A lone replica that can write to a volume or to a path of the machine stops before the new one starts, unless `update_config.order`
+  is set. Mounts with `:ro` do not count, nor paths below `/dev`, `/proc`, `/sys`, `/run`, `/var/run` and `/lib/modules`, the files
+  `/etc/localtime` and `/etc/timezone`, and paths that end in `.sock`. The plan warns when a replica goes to a machine that has other data.
 
 ## Built images, and names that are templates
 

@@ -4,6 +4,7 @@
 pub(crate) mod audience;
 pub(crate) mod backup;
 pub(crate) mod conflicts;
+pub(crate) mod cordon;
 pub(crate) mod deployments;
 pub(crate) mod events;
 pub(crate) mod examine;

@@ -8,5 +8,6 @@ pub(crate) mod lock;
 mod look;
 mod restore;
 pub(crate) mod resume;
+mod retire;
 pub(crate) mod run;
 mod undo;

@@ -10,6 +10,7 @@ mod client;
 pub(crate) mod error;
 pub(crate) mod exec;
 pub(crate) mod health;
+pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod platform;
 pub(crate) mod record;
@@ -39,6 +40,7 @@ use futures_util::stream::BoxStream;
 pub(crate) use health::HealthLimits;
 pub(crate) use logs::{LogLine, LogOptions};
 use uc_api::v1;
+use uc_api::volumes::mounts_something_else;
 pub(crate) use version::ApiVersion;
 
 /// Default path of the engine's socket.
@@ -67,10 +69,12 @@ pub(crate) struct Container {
     /// The healthcheck's times, with the engine's defaults filled in. `None` if the container has
     /// no healthcheck.
     pub healthcheck: Option<HealthLimits>,
-    /// When the engine restarts the container.
+    /// When the engine restarts the container, by its present policy.
     pub restart: v1::RestartPolicy,
     /// Most restarts of the policy `on-failure`; 0 means no limit.
     pub restart_attempts: u32,
+    /// The service sets no restart policy. [`jobs`] decides whether it is a job or a server.
+    pub restart_by_default: bool,
     /// Time between the stop signal and SIGKILL.
     pub stop_grace: Duration,
     /// True if the kernel killed the container because it ran out of memory.
@@ -82,6 +86,8 @@ pub(crate) struct Container {
     pub network_of: String,
     /// The container has its machine's network, or shares that of a container that has it.
     pub on_machine_network: bool,
+    /// Its anonymous volumes, those from its predecessors included, ordered by target.
+    pub anonymous_volumes: Vec<AnonymousVolume>,
     /// Commands to run in the container after its start, in order.
     pub post_start: Vec<v1::Hook>,
     /// Commands to run in the container before its stop, in order.
@@ -94,6 +100,16 @@ impl Container {
         self.managed && self.hook.is_empty()
     }
 
+    /// The anonymous volumes that the container's successor on this machine gets, as with Docker
+    /// Compose: all but those at whose place it mounts something else.
+    pub(crate) fn hands_on_to(&self, successor: &v1::ServiceSpec) -> Vec<AnonymousVolume> {
+        let volumes = self.anonymous_volumes.iter();
+        volumes
+            .filter(|volume| !mounts_something_else(successor, &volume.target))
+            .cloned()
+            .collect()
+    }
+
     /// The record to publish, on a machine whose address on the cluster network is `machine`. A
     /// container in the machine's network has this address, and its record only the one that the
     /// machine had when the container was created.
@@ -104,6 +120,15 @@ impl Container {
         }
         record
     }
+}
+
+/// A volume that the engine created for a container because no name was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AnonymousVolume {
+    /// The name that the engine chose.
+    pub name: String,
+    /// Path in the container.
+    pub target: String,
 }
 
 /// What creating a container needs to know about an image.
@@ -182,8 +207,9 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// the container does not run.
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), EngineError>;
 
-    /// Sets when the engine restarts a container. `attempts` limits the policy `on-failure`; 0
-    /// means no limit.
+    /// Changes when the engine restarts the container. `Unspecified` is the policy with which
+    /// [`spec::container`] creates a service that sets none. `attempts` counts for `OnFailure`
+    /// only; 0 means no limit. A restart that is already waiting still happens.
     async fn set_restart(
         &self,
         id: &str,
@@ -191,8 +217,9 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
         attempts: u32,
     ) -> Result<(), EngineError>;
 
-    /// Removes a container and its anonymous volumes, and kills it if it runs. Returns when the
-    /// container no longer exists. Succeeds if there is none.
+    /// Removes a container, and kills it if it runs. Its anonymous volumes are removed as well, but
+    /// not those that another container uses. Returns when the container no longer exists. Succeeds
+    /// if there is none.
     async fn remove(&self, id: &str) -> Result<(), EngineError>;
 
     /// Streams log lines, oldest first.

@@ -11,6 +11,7 @@ mod exec;
 mod files;
 mod hooks;
 mod images;
+mod jobs;
 mod leases;
 mod lifecycle;
 mod logs;

@@ -7,11 +7,14 @@ pub(crate) mod contents;
 pub(crate) mod endpoint_names;
 pub(crate) mod evict;
 pub(crate) mod facts;
+pub(crate) mod global;
+pub(crate) mod homes;
 pub(crate) mod listener;
 pub(crate) mod mesh;
 pub(crate) mod names;
 pub(crate) mod network;
 pub(crate) mod replication;
+pub(crate) mod retire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +52,11 @@ pub(crate) fn start(member: &Arc<Member>, links: mpsc::Receiver<Link>, serve_pee
     tasks.spawn(names::run(Arc::clone(member)));
     tasks.spawn(facts::run(Arc::clone(member)));
     tasks.spawn(evict::run(Arc::clone(member)));
+    tasks.spawn(global::run(Arc::clone(member)));
+    tasks.spawn(homes::run(Arc::clone(member)));
+    tasks.spawn(retire::run(Arc::clone(member)));
     tasks.spawn(contents::run(Arc::clone(member)));
-    tasks.spawn(remove_left_pre_deploys(Arc::clone(member)));
+    tasks.spawn(take_over_containers(Arc::clone(member)));
 }
 
 /// One part of the machine: how it is reported and how often it is tried.
@@ -118,18 +124,23 @@ async fn name_node(member: Arc<Member>) {
     }
 }
 
-/// Removes pre-deploy containers that were left when the daemon died. Docker may start later than
-/// this daemon.
-async fn remove_left_pre_deploys(member: Arc<Member>) {
+/// Takes over the containers of an earlier process of the daemon: removes those that ran commands
+/// for its deployments, and watches those that are not yet known to be jobs or servers. Docker may
+/// start later than this daemon.
+async fn take_over_containers(member: Arc<Member>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-    let removed = async {
-        while let Err(error) = member.node.remove_left_pre_deploys().await {
-            tracing::debug!(%error, "cannot remove leftover pre-deploy containers yet");
+    let take_over = async || {
+        member.node.remove_left_pre_deploys().await?;
+        member.node.watch_undecided_replicas().await
+    };
+    let taken_over = async {
+        while let Err(error) = take_over().await {
+            tracing::debug!(%error, "cannot take over the containers of an earlier process yet");
             sleep(backoff.wait(rand::random())).await;
         }
     };
     tokio::select! {
         () = member.cancel.cancelled() => {}
-        () = removed => {}
+        () = taken_over => {}
     }
 }

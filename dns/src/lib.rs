@@ -39,5 +39,6 @@ mod zone;
 pub use error::DnsError;
 pub use server::{Limits, Server, ServerConfig};
 pub use zone::{
-    ANSWER_TTL_S, Kind, Lookup, MAX_ANSWERS, Zone, ZoneAlias, ZoneInput, ZoneMachine, ZoneReplica,
+    ANSWER_TTL_S, Kind, Lookup, MAX_ANSWERS, MachineState, ReplicaHealth, Zone, ZoneAlias,
+    ZoneInput, ZoneMachine, ZoneReplica,
 };

@@ -44,8 +44,18 @@ pub struct ZoneMachine {
     pub name: Option<MachineName>,
     /// Its address on the cluster network.
     pub ipv4: Ipv4Addr,
-    /// False if the machine is down.
-    pub up: bool,
+    pub state: MachineState,
+}
+
+/// How much is known of a machine's replicas; the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MachineState {
+    Up,
+    /// It is up and its Docker engine does not answer: what is known of its replicas is from
+    /// before. They can have ended, or run without the engine.
+    EngineAway,
+    /// As before, and packets to it are lost.
+    Down,
 }
 
 /// An additional name of a service.
@@ -68,10 +78,20 @@ pub struct ZoneReplica {
     /// Its address on the cluster network.
     pub ip: Ipv4Addr,
     pub running: bool,
-    /// True if its health check fails.
-    pub unhealthy: bool,
-    /// It is being replaced: alive, but no longer given to new clients.
+    pub health: ReplicaHealth,
+    /// It is being replaced: alive, but given to new clients only if no other replica is healthy.
     pub draining: bool,
+}
+
+/// Whether a running replica serves, as its health check reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaHealth {
+    /// Its health check passes, or it has none.
+    Healthy,
+    /// Its health check has not passed yet.
+    Starting,
+    /// Its health check fails.
+    Unhealthy,
 }
 
 /// The type of a lookup.
@@ -126,8 +146,42 @@ pub struct Zone {
 struct Address {
     ip: Ipv4Addr,
     machine: MachineId,
-    /// False if its machine is down.
-    up: bool,
+    rank: Rank,
+}
+
+/// How likely it is that a client can use an address; the smallest is the best. A name is answered
+/// with its addresses of the best rank that it has, so it always has an address while one of its
+/// replicas runs. Cluster software that becomes healthy only when it has found its peers by name
+/// can start, and a wrong health check does not make a service unreachable.
+///
+/// The machine counts first: a replica that is known to run at least answers or refuses, and what
+/// was healthy when it was last heard of can have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    machine: MachineState,
+    state: State,
+}
+
+/// What a running replica is good for; the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Serving,
+    /// Still healthy, and about to be stopped: better than one that does not serve yet.
+    Draining,
+    /// Starting or unhealthy. Which of them is nearer to serving is unknown.
+    NotServing,
+    DrainingNotServing,
+}
+
+impl State {
+    fn of(replica: &ZoneReplica) -> Self {
+        match (replica.health, replica.draining) {
+            (ReplicaHealth::Healthy, false) => Self::Serving,
+            (ReplicaHealth::Healthy, true) => Self::Draining,
+            (ReplicaHealth::Starting | ReplicaHealth::Unhealthy, false) => Self::NotServing,
+            (ReplicaHealth::Starting | ReplicaHealth::Unhealthy, true) => Self::DrainingNotServing,
+        }
+    }
 }
 
 impl Zone {
@@ -139,12 +193,12 @@ impl Zone {
             elsewhere,
             ..Self::default()
         };
-        let up: HashMap<MachineId, bool> = input
+        let machines: HashMap<MachineId, MachineState> = input
             .machines
             .iter()
-            .map(|machine| (machine.id, machine.up))
+            .map(|machine| (machine.id, machine.state))
             .collect();
-        zone.add_services(input, &up);
+        zone.add_services(input, &machines);
         zone.add_aliases(&input.aliases);
         for machine in &input.machines {
             let entry = (machine.id, machine.ipv4);
@@ -172,7 +226,7 @@ impl Zone {
         }
     }
 
-    fn add_services(&mut self, input: &ZoneInput, up: &HashMap<MachineId, bool>) {
+    fn add_services(&mut self, input: &ZoneInput, machines: &HashMap<MachineId, MachineState>) {
         let mut by_service: BTreeMap<String, BTreeMap<String, Vec<Address>>> = BTreeMap::new();
         let lower = |service: &ServiceName| service.as_str().to_ascii_lowercase();
         for key in &input.services {
@@ -195,15 +249,18 @@ impl Zone {
                 replica.ip,
                 format!("{}.{}.{DOMAIN}", lower(&replica.service), replica.project),
             );
-            if !replica.unhealthy && !replica.draining {
-                // A machine that is not in the list is not known to be down.
-                let up = up.get(&replica.machine_id).copied().unwrap_or(true);
-                addresses.push(Address {
-                    ip: replica.ip,
-                    machine: replica.machine_id,
-                    up,
-                });
-            }
+            addresses.push(Address {
+                ip: replica.ip,
+                machine: replica.machine_id,
+                rank: Rank {
+                    // A machine that is not in the list is not known to be down.
+                    machine: machines
+                        .get(&replica.machine_id)
+                        .copied()
+                        .unwrap_or(MachineState::Up),
+                    state: State::of(replica),
+                },
+            });
         }
         for (service, projects) in by_service {
             let mut lists = projects.values();
@@ -292,16 +349,10 @@ impl Zone {
             // The sort is stable, so the others stay shuffled.
             found
                 .addresses
-                .sort_by_key(|address| address.machine != local);
+                .sort_by_key(|(_, machine)| *machine != local);
         }
         found.addresses.truncate(MAX_ANSWERS);
-        Lookup::Addresses(
-            found
-                .addresses
-                .into_iter()
-                .map(|address| address.ip)
-                .collect(),
-        )
+        Lookup::Addresses(found.addresses.into_iter().map(|(ip, _)| ip).collect())
     }
 
     /// Returns `None` if the name does not exist. An exact name takes precedence over a prefix,
@@ -310,14 +361,10 @@ impl Zone {
         if let Some(machine) = name.strip_suffix(".machine")
             && let Some((id, ip)) = self.machines.get(machine)
         {
-            return Some(Match::just(vec![Address {
-                ip: *ip,
-                machine: *id,
-                up: true,
-            }]));
+            return Some(Match::just(vec![(*ip, *id)]));
         }
         if let Some(addresses) = self.services.get(name) {
-            return Some(Match::just(serving(addresses)));
+            return Some(Match::just(best(addresses.iter())));
         }
         for (prefix, nearest) in [("rr.", false), ("nearest.", true)] {
             // Only one prefix is allowed.
@@ -329,12 +376,8 @@ impl Zone {
             && let (Some((id, _)), Some(addresses)) =
                 (self.machines.get(machine), self.services.get(service))
         {
-            let there: Vec<Address> = addresses
-                .iter()
-                .filter(|address| address.machine == *id)
-                .copied()
-                .collect();
-            return Some(Match::just(serving(&there)));
+            let on_machine = addresses.iter().filter(|address| address.machine == *id);
+            return Some(Match::just(best(on_machine)));
         }
         let below_m = name
             .strip_prefix("m.")
@@ -369,12 +412,13 @@ impl Zone {
 }
 
 struct Match {
-    addresses: Vec<Address>,
+    /// Each with its machine.
+    addresses: Vec<(Ipv4Addr, MachineId)>,
     nearest: bool,
 }
 
 impl Match {
-    fn just(addresses: Vec<Address>) -> Self {
+    fn just(addresses: Vec<(Ipv4Addr, MachineId)>) -> Self {
         Self {
             addresses,
             nearest: false,
@@ -395,19 +439,15 @@ fn is_prefixed(name: &str) -> bool {
     name.starts_with("rr.") || name.starts_with("nearest.")
 }
 
-/// Returns the addresses on machines that are up. If there are none, returns the others, because an
-/// address that may work is better than none.
-fn serving(addresses: &[Address]) -> Vec<Address> {
-    let up: Vec<Address> = addresses
-        .iter()
-        .filter(|address| address.up)
-        .copied()
-        .collect();
-    if up.is_empty() {
-        addresses.to_vec()
-    } else {
-        up
-    }
+/// The addresses of the best rank, each with its machine.
+fn best<'a>(addresses: impl Iterator<Item = &'a Address> + Clone) -> Vec<(Ipv4Addr, MachineId)> {
+    let Some(rank) = addresses.clone().map(|address| address.rank).min() else {
+        return Vec::new();
+    };
+    addresses
+        .filter(|address| address.rank == rank)
+        .map(|address| (address.ip, address.machine))
+        .collect()
 }
 
 fn network(ip: Ipv4Addr) -> [u8; 3] {

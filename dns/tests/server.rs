@@ -21,7 +21,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uc_api::MachineId;
-use uc_dns::{DnsError, Limits, Server, ServerConfig, Zone, ZoneInput, ZoneMachine, ZoneReplica};
+use uc_dns::{
+    DnsError, Limits, MachineState, ReplicaHealth, Server, ServerConfig, Zone, ZoneInput,
+    ZoneMachine, ZoneReplica,
+};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -81,7 +84,7 @@ fn zone(project: &str, replicas: u8) -> Zone {
         machine_id: id,
         ip: Ipv4Addr::new(10, 210, 1, host),
         running: true,
-        unhealthy: false,
+        health: ReplicaHealth::Healthy,
         draining: false,
     };
     Zone::build(&ZoneInput {
@@ -90,7 +93,7 @@ fn zone(project: &str, replicas: u8) -> Zone {
             id,
             name: Some("m1".parse().unwrap()),
             ipv4: Ipv4Addr::new(10, 210, 1, 1),
-            up: true,
+            state: MachineState::Up,
         }],
         services: vec![],
         aliases: vec![],

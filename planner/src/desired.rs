@@ -15,7 +15,7 @@ use uc_api::{ProjectName, ServiceKey};
 use super::error::PlanError;
 use super::layers::layers;
 use super::rules::Rules;
-use super::{Change, Observed, and, ports, together};
+use super::{Change, Cluster, Observed, and, drain, ports, together};
 
 /// A service that shall be as its spec says.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub(super) struct Target {
     pub(super) recreate: bool,
     /// What the store has.
     pub(super) old: Option<ServiceSpec>,
-    volumes: Vec<VolumeSpec>,
+    pub(super) volumes: Vec<VolumeSpec>,
 }
 
 impl Target {
@@ -91,6 +91,7 @@ pub(super) fn projects(
         Change::Remove(remove) if remove.services.is_empty() => {
             Ok(BTreeSet::from([remove.project.clone()]))
         }
+        Change::Drain(drain) => Ok(BTreeSet::from([drain.project.clone()])),
         Change::Remove(remove) => {
             let services = remove.services.iter();
             services
@@ -109,8 +110,13 @@ fn in_project(remove: &RemoveServices, service: &str) -> String {
     }
 }
 
-pub(super) fn resolve(desired: &Change, observed: &Observed) -> Result<Wanted, PlanError> {
+pub(super) fn resolve(
+    desired: &Change,
+    observed: &Observed,
+    cluster: &Cluster<'_>,
+) -> Result<Wanted, PlanError> {
     match desired {
+        Change::Drain(drain) => drain::drained(drain, observed, cluster),
         Change::Deploy(deploy) => deployed(deploy, observed),
         Change::RollBack(_) => Err(PlanError::NothingAsked),
         Change::Scale(scale) => scaled(scale, observed),
@@ -395,7 +401,7 @@ fn removal_layers(keys: &BTreeSet<ServiceKey>, observed: &Observed) -> BTreeMap<
 }
 
 /// A stored spec with the defaults of today, so that it compares equal to the same spec sent again.
-fn stored_spec(record: &ServiceRecord) -> Option<ServiceSpec> {
+pub(super) fn stored_spec(record: &ServiceRecord) -> Option<ServiceSpec> {
     let mut spec = record.spec.clone()?;
     if spec.mode() == ServiceMode::Unspecified {
         spec.set_mode(ServiceMode::Replicated);
@@ -404,7 +410,7 @@ fn stored_spec(record: &ServiceRecord) -> Option<ServiceSpec> {
 }
 
 /// Services of the store, and those of which only containers are left.
-fn known_services(observed: &Observed) -> BTreeSet<ServiceKey> {
+pub(super) fn known_services(observed: &Observed) -> BTreeSet<ServiceKey> {
     let mut known: BTreeSet<ServiceKey> = observed.services.keys().cloned().collect();
     for replica in observed
         .machines

@@ -1,20 +1,24 @@
-//! Which machines may run which service: the allow list, its constraints and platform, where its
-//! volumes are, and where what it shares may run.
+//! Which machines may run which service: the allow list, its constraints and platform, whether
+//! users keep it free of new replicas, where its volumes are, and where what it shares may run.
 //!
 //! A volume that exists binds a service to the machines that have it. One that does not exist yet
 //! is made on exactly one machine, so all replicated services that share it go there. A second,
 //! empty volume of the same name is never made behind somebody's back.
 
 mod groups;
+mod homes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use uc_api::nearest::nearest;
+use uc_api::v1::ServiceSpec;
 
 use self::groups::{bring_together, gather, groups};
+use self::homes::keep_one_home;
 use super::desired::Target;
 use super::error::PlanError;
-use super::{Cluster, volume_names};
+use super::rules::Rules;
+use super::{Cluster, Machine, volume_names};
 
 /// Where a service may run; indexes into the cluster's machines, ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,18 +91,59 @@ fn allowed(target: &Target, cluster: &Cluster<'_>) -> Result<Eligible, PlanError
     let mut excluded = Vec::new();
     let mut found = Vec::new();
     for index in listed {
-        match target.rules.excludes(cluster.machines[index]) {
+        let why = target.rules.excludes(cluster.machines[index]);
+        match why.or_else(|| closed(target, index, cluster)) {
             Some(why) => excluded.push(format!("{} ({why})", cluster.name(index))),
             None => found.push(index),
         }
     }
-    if found.is_empty() && needed {
+    // A global service without any machine has no replicas.
+    let may_be_nowhere = target.global() && cluster.drained.is_some();
+    if found.is_empty() && needed && !may_be_nowhere {
         return Err(PlanError::NoMachineFits {
             service: target.key.to_string(),
             machines: excluded,
         });
     }
     Ok(Eligible::of(found, cluster))
+}
+
+/// Why a machine is closed to a service, if it is. What runs on a cordoned machine stays there.
+fn closed(target: &Target, index: usize, cluster: &Cluster<'_>) -> Option<String> {
+    let why = cluster.closed(index)?;
+    let mut replicas = cluster.machines[index].replicas.iter();
+    let keeps = cluster.drained != Some(index)
+        && replicas.any(|replica| super::is_of(replica, &target.key));
+    (!keeps).then(|| why.to_owned())
+}
+
+/// The allow list means this machine by `wanted`.
+fn is_meant(wanted: &str, machine: &Machine) -> bool {
+    machine.has_name(wanted) || machine.id.to_string() == wanted
+}
+
+/// The number of replicas that a global service should have: one on each machine that is up and
+/// that its allow list, its constraints and its platform admit. None, if a constraint cannot be
+/// understood.
+#[must_use]
+pub fn global_replicas(spec: &ServiceSpec, machines: &[Machine]) -> usize {
+    let Ok(rules) = Rules::of(spec) else {
+        return 0;
+    };
+    let listed = |machine: &Machine| {
+        let mut list = spec.machines.iter();
+        spec.machines.is_empty() || list.any(|wanted| is_meant(wanted, machine))
+    };
+    // What runs on a cordoned machine stays there.
+    let has_replica = |machine: &Machine| {
+        let mut replicas = machine.replicas.iter();
+        replicas.any(|replica| replica.project == spec.project && replica.service == spec.name)
+    };
+    machines
+        .iter()
+        .filter(|machine| machine.up && (!machine.cordoned || has_replica(machine)))
+        .filter(|machine| listed(machine) && rules.excludes(machine).is_none())
+        .count()
 }
 
 /// The machines of the allow list, or all.
@@ -109,10 +154,9 @@ fn listed(target: &Target, cluster: &Cluster<'_>) -> Result<Vec<usize>, PlanErro
     }
     let mut found = Vec::new();
     for wanted in &target.spec.machines {
-        let index = all.clone().find(|index| {
-            let machine = cluster.machines[*index];
-            machine.has_name(wanted) || machine.id.to_string() == *wanted
-        });
+        let index = all
+            .clone()
+            .find(|index| is_meant(wanted, cluster.machines[*index]));
         found.push(index.ok_or_else(|| PlanError::UnknownMachine {
             service: target.key.to_string(),
             machine: wanted.clone(),
@@ -258,8 +302,11 @@ fn with_volumes(
             .filter(|index| !allowed.all().any(|allowed| allowed == *index))
             .collect();
         places.extend(out.into_iter().filter_map(|index| {
-            let why = target.rules.excludes(cluster.machines[index])?;
-            Some(format!("{} is excluded by {why}", cluster.name(index)))
+            let name = cluster.name(index);
+            match target.rules.excludes(cluster.machines[index]) {
+                Some(why) => Some(format!("{name} is excluded by {why}")),
+                None => closed(target, index, cluster).map(|why| format!("{name} is {why}")),
+            }
         }));
         return Err(PlanError::VolumesApart {
             service: target.key.to_string(),
@@ -267,6 +314,9 @@ fn with_volumes(
         });
     }
     let mut found = Eligible::of(machines, cluster);
+    for (name, _) in &existing {
+        keep_one_home(target, name, &mut found, cluster, warnings);
+    }
     if let (true, Some((name, _))) = (found.up.is_empty(), existing.first()) {
         let machines = cluster.names(&found.down);
         // Somebody who deploys the rest of the project while a machine is down did not ask about

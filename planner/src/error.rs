@@ -34,6 +34,8 @@ pub enum PlanError {
     NoImage { service: String },
     #[error("the cluster has no machines")]
     NoMachines,
+    #[error("machine `{machine}` not found")]
+    NoSuchMachine { machine: String },
     #[error("service `{service}` is placed on machine `{machine}`, which does not exist")]
     UnknownMachine {
         service: String,
@@ -194,6 +196,13 @@ fn few(machines: &[String]) -> String {
     }
 }
 
+/// Whether one of these machines is closed for this reason.
+fn is_about(machines: &[String], reason: &str) -> bool {
+    let endings = [format!("({reason})"), format!("is {reason}")];
+    let ends = |machine: &String| endings.iter().any(|ending| machine.ends_with(ending));
+    machines.iter().any(ends)
+}
+
 impl PlanError {
     fn hint(&self) -> Option<String> {
         let did_you_mean = |nearest: &Option<String>, otherwise: &str| match nearest {
@@ -214,6 +223,15 @@ impl PlanError {
             Self::SharedApart { .. } => "change the constraints, `x-machines` or volumes of one of them so that one machine can run both".into(),
             Self::SharedNowhere { shared, .. } => format!("let at least one replica of `{shared}` run on a machine that can run both"),
             Self::Constraint { nearest, .. } | Self::Spread { nearest, .. } => did_you_mean(nearest, &rules::possible()),
+            Self::NoSuchMachine { .. } => "`uc machine ls` lists the machines".into(),
+            Self::NoMachineFits { machines, .. } | Self::VolumesApart { places: machines, .. }
+                if is_about(machines, "cordoned") =>
+            {
+                "let it take replicas again with `uc machine uncordon MACHINE`, or let another machine run the service".into()
+            }
+            Self::NoMachineFits { machines, .. } if is_about(machines, "drained") => {
+                "add a machine, let another machine run the service, or remove it with `uc rm`".into()
+            }
             Self::NoMachineFits { .. } => {
                 "change `deploy.placement.constraints`, `platform` or `x-machines`, or label a machine: `uc machine label MACHINE KEY=VALUE`".into()
             }
@@ -271,6 +289,7 @@ impl PlanError {
             | Self::Constraint { .. }
             | Self::Spread { .. } => Code::Invalid,
             Self::UnknownMachine { .. }
+            | Self::NoSuchMachine { .. }
             | Self::UnknownService { .. }
             | Self::UnknownProject { .. } => Code::NotFound,
             Self::NoMachines

@@ -6,8 +6,10 @@
 //! check that it is still the plan. The executor carries it out. It also waits for health and for
 //! the conditions of `depends_on`.
 
+mod data;
 mod desired;
 pub mod diff;
+mod drain;
 mod eligible;
 mod error;
 mod layers;
@@ -23,10 +25,12 @@ use std::net::Ipv4Addr;
 use prost::Message as _;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{
-    self, ImageTarget, MountKind, ReplicaRecord, ServiceRecord, ServiceSpec, VolumeRecord,
+    self, ImageTarget, MountKind, ReplicaRecord, Retirement, ServiceRecord, ServiceSpec,
+    VolumeRecord,
 };
 use uc_api::{MachineId, MachineName, ServiceKey};
 
+pub use self::eligible::global_replicas;
 pub use self::error::PlanError;
 pub use self::together::shared;
 
@@ -48,6 +52,8 @@ pub struct Machine {
     pub arch: String,
     /// Set by users, for placement.
     pub labels: BTreeMap<String, String>,
+    /// A user keeps new replicas away from it.
+    pub cordoned: bool,
     /// Logical CPUs; 0: unknown, and then not counted.
     pub cpus: u32,
     /// Bytes of memory; 0: unknown, and then not counted.
@@ -56,6 +62,9 @@ pub struct Machine {
     pub replicas: Vec<ReplicaRecord>,
     /// Every Docker volume known on it.
     pub volumes: Vec<VolumeRecord>,
+    /// By name: since when it has the volume, in Unix milliseconds, as far as that was written
+    /// down.
+    pub volume_homes: BTreeMap<String, i64>,
 }
 
 impl Machine {
@@ -109,12 +118,16 @@ fn make(
     change: &Change,
     observed: &Observed,
 ) -> Result<(v1::Plan, BTreeMap<String, ServiceSpec>), PlanError> {
-    let cluster = Cluster::new(observed)?;
-    let wanted = desired::resolve(change, observed)?;
+    let mut cluster = Cluster::new(observed)?;
+    if let Change::Drain(drain) = change {
+        cluster.drained = Some(drain::machine(drain, &cluster)?);
+    }
+    let wanted = desired::resolve(change, observed, &cluster)?;
     let mut warnings = wanted.warnings.clone();
     let mut services = Vec::new();
     let mut volumes = BTreeMap::new();
     let mut images = BTreeMap::new();
+    let mut retirements = Vec::new();
 
     let eligible = eligible::eligible(&wanted.targets, &cluster, &mut warnings)?;
     let placements = place::place(&wanted, &eligible, &cluster, &mut warnings)?;
@@ -139,19 +152,27 @@ fn make(
             &cluster,
             &mut warnings,
         ));
+        data::warn_about_data(target, placement, &cluster, &mut warnings);
         steps::add_volumes(target, placement, &cluster, &mut volumes);
         steps::add_images(target, placement, &cluster, &mut images);
+        let retired = placement.retired.iter();
+        retirements
+            .extend(retired.map(|retired| steps::retirement(&target.key, retired, &cluster)));
     }
     for removal in &wanted.removals {
         services.push(steps::removal_plan(
             removal,
             removal.layer + removals_later,
             &cluster,
-            &mut warnings,
+            &mut retirements,
         ));
     }
     services
         .sort_by(|a, b| (a.layer, &a.project, &a.service).cmp(&(b.layer, &b.project, &b.service)));
+    fn order(of: &Retirement) -> impl Ord + '_ {
+        (&of.machine_name, &of.project, &of.service, &of.container_id)
+    }
+    retirements.sort_by(|a, b| order(a).cmp(&order(b)));
     steps::warn_about_architectures(&images, &cluster, &mut warnings);
 
     let mut plan = v1::Plan {
@@ -166,6 +187,7 @@ fn make(
                 machine_ids: machine_ids.into_iter().collect(),
             })
             .collect(),
+        retirements,
     };
     plan.digest = digest(&plan);
     let targets = wanted.targets.into_iter();
@@ -185,6 +207,8 @@ fn digest(plan: &v1::Plan) -> String {
 /// The observed machines in the order of their names: the order in which everything is decided.
 struct Cluster<'a> {
     machines: Vec<&'a Machine>,
+    /// The machine that the plan takes all replicas from.
+    drained: Option<usize>,
 }
 
 impl<'a> Cluster<'a> {
@@ -194,7 +218,10 @@ impl<'a> Cluster<'a> {
         if machines.is_empty() {
             Err(PlanError::NoMachines)
         } else {
-            Ok(Self { machines })
+            Ok(Self {
+                machines,
+                drained: None,
+            })
         }
     }
 
@@ -213,6 +240,14 @@ impl<'a> Cluster<'a> {
             (a.created_at_ms, &a.container_id).cmp(&(b.created_at_ms, &b.container_id))
         });
         found
+    }
+
+    /// Why a machine takes no new replica, if it takes none.
+    fn closed(&self, index: usize) -> Option<&'static str> {
+        if self.drained == Some(index) {
+            return Some("drained");
+        }
+        self.machines[index].cordoned.then_some("cordoned")
     }
 
     fn name(&self, index: usize) -> &'a str {

@@ -11,6 +11,7 @@
 
 mod board;
 mod existing;
+mod retired;
 mod shortage;
 mod spread;
 mod work;
@@ -48,6 +49,16 @@ pub(super) struct Placement<'a> {
     pub(super) steps: Vec<Draft<'a>>,
     pub(super) kept: u32,
     pub(super) desired: u32,
+    /// Replicas on machines that are not up which go when their machines are back.
+    pub(super) retired: Vec<Retired<'a>>,
+}
+
+/// A replica that its machine removes when it is back.
+#[derive(Debug, Clone)]
+pub(super) struct Retired<'a> {
+    pub(super) machine: usize,
+    pub(super) replica: &'a ReplicaRecord,
+    pub(super) reason: &'static str,
 }
 
 impl Placement<'_> {

@@ -3,17 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uc_api::ServiceKey;
 use uc_api::revision::revision;
 use uc_api::v1::{
-    self, MountKind, PreDeployStep, ReplicaAction, ReplicaRecord, ReplicaStep, ServiceChange,
+    self, PreDeployStep, ReplicaAction, ReplicaRecord, ReplicaStep, Retirement, ServiceChange,
     ServiceMode, ServicePlan, ServiceSpec, UpdateOrder, VolumeStep,
 };
 
 use super::desired::{Removal, Target};
 use super::error::PlanError;
 use super::layers::layers;
-use super::place::{self, Draft, Placement};
-use super::{Cluster, and, diff, ports, together, volume_names};
+use super::place::{self, Draft, Placement, Retired};
+use super::{Cluster, and, data, diff, ports, together, volume_names};
 
 /// The layer of each target, in their order. A service that takes a port over from another one
 /// waits for it as if it depended on it: side by side, the new container would find the port taken.
@@ -187,15 +188,21 @@ fn shares_network(target: &Target) -> bool {
     mode == "host" || mode.starts_with("service:") || mode.starts_with("container:")
 }
 
-/// Start-first where it can be. Not where old and new want the same port of the same machine or
-/// listen in the same network, and not where a lone replica writes to a volume: two databases on
-/// one data directory are worse than a pause.
+/// Start-first where it can be, and where the old replica does not run. Not where old and new want
+/// the same port of the same machine or listen in the same network, and not where a lone replica
+/// writes to a volume or to a path of the machine: two databases on one data directory are worse
+/// than a pause.
 fn update_order(
     target: &Target,
     old: &ReplicaRecord,
     same_machine: bool,
     warnings: &mut Vec<String>,
 ) -> UpdateOrder {
+    // Without a program that runs there is nothing to stop first, and nothing to start again if the
+    // new replica fails: a job that has ended must not run a second time.
+    if !place::is_alive(old) {
+        return UpdateOrder::StartFirst;
+    }
     let clash = same_machine
         && place::holds_ports(old)
         && target
@@ -219,11 +226,7 @@ fn update_order(
         UpdateOrder::StartFirst => UpdateOrder::StartFirst,
         UpdateOrder::Unspecified => {
             let alone = target.spec.mode() == ServiceMode::Global || target.spec.replicas <= 1;
-            let writes = target
-                .spec
-                .mounts
-                .iter()
-                .any(|mount| mount.kind() == MountKind::Volume && !mount.read_only);
+            let writes = data::shares_data(&target.spec, old, same_machine);
             if clash || (same_machine && shares_network(target)) || (alone && writes) {
                 UpdateOrder::StopFirst
             } else {
@@ -276,24 +279,42 @@ pub(super) fn layer_offsets(
     }
 }
 
+/// What the machine of a replica that is out of reach does when it is back.
+pub(super) fn retirement(
+    key: &ServiceKey,
+    retired: &Retired<'_>,
+    cluster: &Cluster<'_>,
+) -> Retirement {
+    let machine = cluster.machines[retired.machine];
+    Retirement {
+        machine_id: machine.id.to_string(),
+        machine_name: machine.name.to_string(),
+        container_id: retired.replica.container_id.clone(),
+        container_name: retired.replica.container_name.clone(),
+        project: key.project.to_string(),
+        service: key.service.to_string(),
+        reason: retired.reason.to_owned(),
+    }
+}
+
 pub(super) fn removal_plan(
     removal: &Removal,
     layer: u32,
     cluster: &Cluster<'_>,
-    warnings: &mut Vec<String>,
+    retirements: &mut Vec<Retirement>,
 ) -> ServicePlan {
     let (reachable, left): (Vec<_>, Vec<_>) = cluster
         .replicas_of(&removal.key)
         .into_iter()
         .partition(|(index, _)| cluster.machines[*index].up);
-    for (index, replica) in left {
-        warnings.push(format!(
-            "{}: container {} remains on {}, which is down; run `uc rm {}` again when the machine is back",
-            removal.key,
-            uc_api::id::short(&replica.container_id),
-            cluster.name(index),
-            removal.key,
-        ));
+    for (machine, replica) in left {
+        let reason = removal.reason;
+        let retired = Retired {
+            machine,
+            replica,
+            reason,
+        };
+        retirements.push(retirement(&removal.key, &retired, cluster));
     }
     let steps = reachable
         .into_iter()

@@ -2,6 +2,8 @@
 //! plans out.
 
 mod constraints;
+mod data;
+mod drain;
 mod orders;
 mod placement;
 mod project;
@@ -32,7 +34,7 @@ fn specs(change: &Change, observed: &Observed) -> Vec<ServiceSpec> {
 fn is_empty(plan: &v1::Plan) -> bool {
     let unchanged =
         |service: &ServicePlan| service.change() == ServiceChange::None && service.steps.is_empty();
-    plan.volumes.is_empty() && plan.services.iter().all(unchanged)
+    plan.volumes.is_empty() && plan.retirements.is_empty() && plan.services.iter().all(unchanged)
 }
 
 /// A machine id that ends in the number of the machine's name.
@@ -56,10 +58,12 @@ fn cluster(names: &[&str]) -> Observed {
                 dns_server: None,
                 arch: "x86_64".into(),
                 labels: BTreeMap::new(),
+                cordoned: false,
                 cpus: 0,
                 memory: 0,
                 replicas: Vec::new(),
                 volumes: Vec::new(),
+                volume_homes: BTreeMap::new(),
             }
         })
         .collect();
@@ -184,6 +188,7 @@ fn global(name: &str) -> ServiceSpec {
 trait SpecExt: Sized {
     fn port(self, port: u32) -> Self;
     fn mount(self, volume: &str) -> Self;
+    fn bind(self, path: &str) -> Self;
     fn on(self, machines: &[&str]) -> Self;
     fn image(self, image: &str) -> Self;
     fn after(self, service: &str) -> Self;
@@ -209,6 +214,16 @@ impl SpecExt for ServiceSpec {
             kind: MountKind::Volume.into(),
             source: volume.into(),
             target,
+            ..Default::default()
+        });
+        self
+    }
+
+    fn bind(mut self, path: &str) -> Self {
+        self.mounts.push(MountSpec {
+            kind: MountKind::Bind.into(),
+            source: path.into(),
+            target: "/data".into(),
             ..Default::default()
         });
         self
@@ -301,6 +316,18 @@ fn lines(plan: &v1::Plan) -> Vec<String> {
                 service.service, step.machine_name
             ));
         }
+    }
+    for Retirement {
+        machine_name,
+        container_id,
+        service,
+        reason,
+        ..
+    } in &plan.retirements
+    {
+        lines.push(format!(
+            "{machine_name} later removes {service} {container_id}: {reason}"
+        ));
     }
     lines.extend(
         plan.warnings

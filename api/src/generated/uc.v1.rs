@@ -635,7 +635,8 @@ impl ServiceMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RestartPolicy {
-    /// unless-stopped, because a service must survive a restart of its machine
+    /// A server is restarted like unless-stopped, because a service must survive a restart of its
+    /// machine. A job that exits with code 0 is finished.
     Unspecified = 0,
     No = 1,
     Always = 2,
@@ -873,6 +874,9 @@ pub struct MachineRecord {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// When a user cordoned the machine: it gets no new replicas. 0 means not cordoned.
+    #[prost(int64, tag = "8")]
+    pub cordoned_at_ms: i64,
 }
 /// Intent, key = token id: a join token. The private key gives access to the mesh for joining only.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -924,6 +928,27 @@ pub struct RevisionRecord {
     /// Unix milliseconds.
     #[prost(int64, tag = "3")]
     pub at_ms: i64,
+}
+/// Intent, key = "machine id/container id": the machine removes this container. A plan replaced the
+/// replica, or removed its service, while its machine was away. DNS does not give it from now on. The
+/// machine deletes the record when the container no longer exists.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetireRecord {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub container_name: ::prost::alloc::string::String,
+    /// For display, as in a plan.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub deployment_id: ::prost::alloc::string::String,
+    #[prost(int64, tag = "6")]
+    pub created_at_ms: i64,
 }
 /// Observation, owner = the machine, key = container id.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -980,6 +1005,25 @@ pub struct ReplicaRecord {
     /// Whether the container is no replica any longer and is only kept, stopped, for a while.
     #[prost(enumeration = "Kept", tag = "21")]
     pub kept: i32,
+    /// It is a job that has done its work: it exited with code 0, and the engine does not start it
+    /// again.
+    #[prost(bool, tag = "22")]
+    pub finished: bool,
+}
+/// Intent, key = "volume name/machine id": the machine has this volume. Its observation says so, too,
+/// but is not shown while the machine is evicted. The machine writes it when it observes the volume,
+/// and deletes it when its engine no longer has the volume.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeHomeRecord {
+    #[prost(string, tag = "1")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub driver: ::prost::alloc::string::String,
+    /// When the machine wrote it. Of two homes of one volume, the older is preferred.
+    #[prost(int64, tag = "3")]
+    pub created_at_ms: i64,
 }
 /// Observation, owner = the machine, key = volume name.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -1016,6 +1060,10 @@ pub struct MachineFacts {
     /// Bytes of memory. 0 means unknown.
     #[prost(uint64, tag = "8")]
     pub memory: u64,
+    /// Since when its Docker engine has not answered, in Unix milliseconds of this machine: the states
+    /// of its replicas are from before. 0 means that it answers, or has been away for a short time.
+    #[prost(int64, tag = "9")]
+    pub engine_away_since_ms: i64,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1348,6 +1396,24 @@ pub struct LabelMachineResponse {
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CordonMachineRequest {
+    /// Name, id or unique prefix of the id.
+    #[prost(string, tag = "1")]
+    pub machine: ::prost::alloc::string::String,
+    /// False: uncordon.
+    #[prost(bool, tag = "2")]
+    pub cordon: bool,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CordonMachineResponse {
+    #[prost(message, optional, tag = "1")]
+    pub machine: ::core::option::Option<MachineRecord>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveMachineRequest {
     /// Name, id or unique prefix of the id.
     #[prost(string, tag = "1")]
@@ -1542,6 +1608,9 @@ pub struct Examination {
     /// Machines whose records this one cannot use, or not completely.
     #[prost(message, repeated, tag = "14")]
     pub unusable_records: ::prost::alloc::vec::Vec<UnusableRecord>,
+    /// See `MachineFacts.engine_away_since_ms`.
+    #[prost(int64, tag = "15")]
+    pub engine_away_since_ms: i64,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -2558,6 +2627,31 @@ pub mod cluster_client {
                 .insert(GrpcMethod::new("uc.v1.Cluster", "LabelMachine"));
             self.inner.unary(req, path, codec).await
         }
+        /// Keeps new replicas away from a machine, or ends that. Returns the machine as it is then.
+        pub async fn cordon_machine(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CordonMachineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CordonMachineResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/uc.v1.Cluster/CordonMachine",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("uc.v1.Cluster", "CordonMachine"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Removes a machine from the cluster. Resets it first if it can be reached.
         pub async fn remove_machine(
             &mut self,
@@ -2739,6 +2833,14 @@ pub mod cluster_server {
             request: tonic::Request<super::LabelMachineRequest>,
         ) -> std::result::Result<
             tonic::Response<super::LabelMachineResponse>,
+            tonic::Status,
+        >;
+        /// Keeps new replicas away from a machine, or ends that. Returns the machine as it is then.
+        async fn cordon_machine(
+            &self,
+            request: tonic::Request<super::CordonMachineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CordonMachineResponse>,
             tonic::Status,
         >;
         /// Removes a machine from the cluster. Resets it first if it can be reached.
@@ -3027,6 +3129,51 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LabelMachineSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Cluster/CordonMachine" => {
+                    #[allow(non_camel_case_types)]
+                    struct CordonMachineSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::CordonMachineRequest>
+                    for CordonMachineSvc<T> {
+                        type Response = super::CordonMachineResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CordonMachineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::cordon_machine(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CordonMachineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -3411,6 +3558,12 @@ pub struct ReplicaStatus {
     /// It runs the service's current revision.
     #[prost(bool, tag = "5")]
     pub current: bool,
+    /// See `MachineFacts.engine_away_since_ms` of its machine.
+    #[prost(int64, tag = "6")]
+    pub engine_away_since_ms: i64,
+    /// Set if its machine removes it: the service was changed or removed while the machine was away.
+    #[prost(message, optional, tag = "7")]
+    pub retirement: ::core::option::Option<RetireRecord>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -3590,7 +3743,7 @@ pub mod exec_response {
 #[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PlanRequest {
-    #[prost(oneof = "plan_request::Change", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "plan_request::Change", tags = "1, 2, 3, 4, 5")]
     pub change: ::core::option::Option<plan_request::Change>,
 }
 /// Nested message and enum types in `PlanRequest`.
@@ -3606,6 +3759,8 @@ pub mod plan_request {
         Remove(super::RemoveServices),
         #[prost(message, tag = "4")]
         RollBack(super::RollBackServices),
+        #[prost(message, tag = "5")]
+        Drain(super::DrainMachine),
     }
 }
 /// Deploys an earlier revision of a service again, with its present number of replicas.
@@ -3657,6 +3812,18 @@ pub struct RemoveServices {
     #[prost(string, tag = "2")]
     pub project: ::prost::alloc::string::String,
 }
+/// Move the replicas of a project from a machine to other machines. Services whose volumes are on the
+/// machine stay; warnings name them.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainMachine {
+    /// Id of the machine.
+    #[prost(string, tag = "1")]
+    pub machine: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub project: ::prost::alloc::string::String,
+}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3674,6 +3841,29 @@ pub struct Plan {
     /// Built images, and the machines whose replicas need them.
     #[prost(message, repeated, tag = "5")]
     pub images: ::prost::alloc::vec::Vec<ImageTarget>,
+    /// Replicas on machines that are not up which the machines remove when they are back.
+    #[prost(message, repeated, tag = "6")]
+    pub retirements: ::prost::alloc::vec::Vec<Retirement>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Retirement {
+    #[prost(string, tag = "1")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub machine_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub container_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub container_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub project: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub service: ::prost::alloc::string::String,
+    /// For display: "surplus", "replaced", …
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -6122,6 +6312,9 @@ pub struct SettleRequest {
     /// Names as `project/service`.
     #[prost(string, repeated, tag = "2")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of these, the services that do not exist after the deployment. Nothing of them is kept.
+    #[prost(string, repeated, tag = "3")]
+    pub gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]

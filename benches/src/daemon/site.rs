@@ -126,6 +126,7 @@ pub(super) fn facts(machine: u8) -> MachineFacts {
         uc_version: "0.1.0".to_owned(),
         cpus: 2,
         memory: 4 << 30,
+        engine_away_since_ms: 0,
     }
 }
 

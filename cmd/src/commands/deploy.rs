@@ -174,6 +174,7 @@ async fn deploy(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResult<Outco
     let options = Options {
         action: Action::Deploy,
         yes: args.yes.yes,
+        confirmed: None,
         dry_run: args.dry_run,
         json,
         document,

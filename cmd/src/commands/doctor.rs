@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use uc_api::v1::{ExamineRequest, ExaminedMachine, Kept, ListServicesRequest, PsRequest};
 
 use crate::answer::{Required as _, with_part};
@@ -26,7 +27,8 @@ const LIMIT_S: u64 = 60;
 /// Prints findings, the worst first, each with a hint what to do. They are about machines that do
 /// not answer or are evicted, missing sessions, lag, failed or slow writes, full disks, damaged
 /// stores, clocks, conflicts and versions, and about services whose replicas are missing, too many,
-/// unhealthy, of an earlier revision, or left over. With machines named, only they are examined.
+/// unhealthy, of an earlier revision, left over, or to be removed by a machine that does not do it.
+/// With machines named, only they are examined.
 ///
 /// Some problems pass on their own, such as a lag or what a running deployment causes. If the first
 /// look shows one, uc looks again after 3 seconds and reports it only if it lasts. Nothing is
@@ -114,6 +116,7 @@ async fn look_at_services(client: &Client) -> CliResult<Deployed> {
     // What is only kept for its logs is no replica.
     replicas.retain(|(record, _)| record.kept() == Kept::Unspecified);
     Ok(Deployed {
+        at_ms: Timestamp::now().as_millisecond(),
         services: with_part(services.services, "a spec", |status| status.spec.take())?,
         replicas,
     })

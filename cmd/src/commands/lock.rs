@@ -37,7 +37,7 @@ pub(crate) struct ShowArgs {
 /// other's changes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  uc lock release shop      show who has the lock, ask, and release it on all machines
+  uc lock release shop      show the lock, ask, and release it on all machines
   uc lock release shop -y   release it without asking")]
 pub(crate) struct ReleaseArgs {
     /// Project, as in `uc lock show`

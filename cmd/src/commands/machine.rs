@@ -2,6 +2,8 @@
 
 mod add;
 mod backup;
+mod cordon;
+mod drain;
 mod init;
 mod join;
 mod label;
@@ -32,6 +34,9 @@ pub(crate) enum MachineCommand {
     Ls(ls::LsArgs),
     Rename(rename::RenameArgs),
     Label(label::LabelArgs),
+    Cordon(cordon::CordonArgs),
+    Uncordon(cordon::UncordonArgs),
+    Drain(drain::DrainArgs),
     Rm(rm::RmArgs),
     Token(token::TokenArgs),
     Backup(backup::BackupArgs),
@@ -45,6 +50,9 @@ pub(crate) async fn run(command: MachineCommand, ui: &Ui, globals: &Globals) -> 
         MachineCommand::Ls(args) => ls::run(args, ui, globals).await,
         MachineCommand::Rename(args) => rename::run(args, ui, globals).await,
         MachineCommand::Label(args) => label::run(args, ui, globals).await,
+        MachineCommand::Cordon(args) => cordon::cordon(args, ui, globals).await,
+        MachineCommand::Uncordon(args) => cordon::uncordon(args, ui, globals).await,
+        MachineCommand::Drain(args) => drain::run(args, ui, globals).await,
         MachineCommand::Rm(args) => rm::run(args, ui, globals).await,
         MachineCommand::Token(args) => token::run(args, ui, globals).await,
         MachineCommand::Backup(args) => backup::run(args, ui, globals).await,

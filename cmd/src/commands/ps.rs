@@ -1,5 +1,7 @@
 //! `uc ps`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use jiff::Timestamp;
 use uc_api::id::short;
@@ -45,17 +47,33 @@ pub(crate) async fn run(args: PsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     }
     let now = Timestamp::now();
     if format == WideFormat::Wide {
-        ui.out(&wide_table(&replicas, now).render())
+        ui.out(&wide_table(&replicas, now).render())?;
     } else {
-        ui.table(&table(&replicas, now))
+        ui.table(&table(&replicas, now))?;
     }
+    warn_of_engines(ui, &replicas, now)
+}
+
+/// Names the machines whose Docker engine does not answer, once each.
+fn warn_of_engines(ui: &Ui, replicas: &[Listed], now: Timestamp) -> CliResult {
+    let away: BTreeMap<&str, i64> = replicas
+        .iter()
+        .filter(|(_, status)| status.machine_liveness() != Liveness::Down)
+        .map(|(_, status)| (status.machine_name.as_str(), status.engine_away_since_ms))
+        .collect();
+    for (machine, since_ms) in away {
+        if let Some(text) = words::engine_away(machine, since_ms, now.as_millisecond()) {
+            ui.warn(&text)?;
+        }
+    }
+    Ok(())
 }
 
 /// The record of a replica and its state.
-pub(super) type Listed = (ReplicaRecord, ReplicaStatus);
+pub(crate) type Listed = (ReplicaRecord, ReplicaStatus);
 
 /// The replicas of an answer.
-pub(super) fn listed(replicas: Vec<ReplicaStatus>) -> CliResult<Vec<Listed>> {
+pub(crate) fn listed(replicas: Vec<ReplicaStatus>) -> CliResult<Vec<Listed>> {
     with_part(replicas, "a replica", |status| status.replica.take())
 }
 
@@ -115,10 +133,17 @@ fn cells(replica: &ReplicaRecord, status: &ReplicaStatus, now: Timestamp) -> [Ce
             style = DIM;
             machine = Cell::styled(format!("{} (down)", status.machine_name), RED);
         }
+        _ if status.engine_away_since_ms > 0 => {
+            text = format!("was {text}");
+            style = DIM;
+            machine = Cell::styled(format!("{} (no Docker)", status.machine_name), RED);
+        }
         Liveness::Suspect => machine = Cell::from(format!("{} (suspect)", status.machine_name)),
         Liveness::Up | Liveness::Unspecified => {}
     }
-    if !status.current {
+    if status.retirement.is_some() {
+        text.push_str(", to be removed");
+    } else if !status.current {
         text.push_str(", old revision");
     }
     [
@@ -133,7 +158,7 @@ fn cells(replica: &ReplicaRecord, status: &ReplicaStatus, now: Timestamp) -> [Ce
 
 #[cfg(test)]
 mod tests {
-    use uc_api::v1::{Health, ReplicaState};
+    use uc_api::v1::{Health, ReplicaState, RetireRecord};
 
     use super::*;
 
@@ -180,6 +205,21 @@ mod tests {
                 true,
             ),
         ];
+        let mut removed = status(
+            replica("old", ReplicaState::Running, Health::None),
+            "m3",
+            Liveness::Down,
+            false,
+        );
+        removed.1.retirement = Some(RetireRecord::default());
+        let mut away = status(
+            replica("api", ReplicaState::Running, Health::Healthy),
+            "m4",
+            Liveness::Up,
+            true,
+        );
+        away.1.engine_away_since_ms = 1;
+        let replicas = [&replicas[..], &[away, removed]].concat();
         let text = table(&replicas, Timestamp::from_second(301).unwrap()).render();
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }

@@ -54,6 +54,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let options = Options {
         action: Action::Remove,
         yes: args.yes.yes,
+        confirmed: None,
         dry_run: false,
         json: args.output.is_json(),
         document: BTreeMap::new(),

@@ -90,6 +90,7 @@ pub(crate) async fn run(args: ScaleArgs, ui: &Ui, globals: &Globals) -> CliResul
     let options = Options {
         action: Action::Scale,
         yes: args.yes.yes,
+        confirmed: None,
         dry_run: false,
         json: args.output.is_json(),
         document: BTreeMap::new(),

@@ -5,9 +5,11 @@ use uc_api::v1::{ExaminedMachine, Liveness};
 
 use super::Severity::{Note, Problem, Warning};
 use super::{Answered, Finding, Look, finding, list};
+use crate::words;
 
 pub(super) fn find(now: &Look<'_>, before: &[Look<'_>], found: &mut Vec<Finding>) {
     found.extend(now.machines.iter().filter_map(unanswered));
+    found.extend(now.machines.iter().filter_map(cordoned));
     found.extend(
         now.answered
             .iter()
@@ -30,6 +32,21 @@ pub(super) fn find(now: &Look<'_>, before: &[Look<'_>], found: &mut Vec<Finding>
 
 pub(super) fn may_pass(look: &Look<'_>) -> bool {
     !apart(look).is_empty()
+}
+
+/// Worth knowing, because a machine that was forgotten takes no replicas.
+fn cordoned(examined: &ExaminedMachine) -> Option<Finding> {
+    let machine = examined.machine.as_ref()?;
+    let name = machine.name.as_str();
+    (machine.cordoned_at_ms != 0).then(|| {
+        finding(
+            Note,
+            "cordoned",
+            [name],
+            format!("{name} is cordoned: it gets no new replicas"),
+            format!("after its maintenance: `uc machine uncordon {name}`"),
+        )
+    })
 }
 
 fn unanswered(examined: &ExaminedMachine) -> Option<Finding> {
@@ -177,10 +194,10 @@ fn parts(machine: Answered<'_>) -> Vec<Finding> {
     let name = machine.name;
     let mut found = Vec::new();
     if !machine.said.docker_failure.is_empty() {
-        let message = format!(
-            "{name}: Docker does not answer: {}",
-            machine.said.docker_failure
-        );
+        let said = machine.said;
+        let away = words::engine_away(name, said.engine_away_since_ms, said.clock_to_ms);
+        let away = away.unwrap_or_else(|| format!("{name}: Docker does not answer"));
+        let message = format!("{away}: {}", said.docker_failure);
         found.push(finding(
             Problem,
             "docker",

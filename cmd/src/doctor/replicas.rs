@@ -12,9 +12,15 @@ use super::Severity::{Note, Problem, Warning};
 use super::{Finding, finding, list};
 use crate::words::{condition, counted};
 
+/// A machine that is up removes what it has to within seconds; a container that ignores its stop
+/// signal may take minutes.
+const REMOVAL_LIMIT_MS: i64 = 5 * 60_000;
+
 /// All services and replicas at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Deployed {
+    /// That moment, in Unix milliseconds.
+    pub(crate) at_ms: i64,
     pub(crate) services: Vec<(ServiceSpec, ServiceStatus)>,
     pub(crate) replicas: Vec<(ReplicaRecord, ReplicaStatus)>,
 }
@@ -46,12 +52,16 @@ pub(crate) fn findings(looks: &[Deployed]) -> Vec<Finding> {
 /// By kind and service.
 fn find(look: &Deployed) -> BTreeMap<(&'static str, String), Finding> {
     let mut of_service: BTreeMap<String, Vec<Replica<'_>>> = BTreeMap::new();
-    for replica in &look.replicas {
+    let stay = look
+        .replicas
+        .iter()
+        .filter(|(_, status)| status.retirement.is_none());
+    for replica in stay {
         let (record, _) = replica;
         let service = format!("{}/{}", record.project, record.service);
         of_service.entry(service).or_default().push(replica);
     }
-    let mut found = Vec::new();
+    let mut found = Vec::from_iter(late_removals(look));
     for (spec, status) in &look.services {
         let service = format!("{}/{}", spec.project, spec.name);
         let replicas = of_service.remove(&service);
@@ -104,10 +114,9 @@ impl<'a> Service<'a> {
             self.spec.restart(),
             RestartPolicy::No | RestartPolicy::OnFailure
         );
-        stays_ended
-            && is_up(status)
-            && record.state() == ReplicaState::Exited
-            && record.exit_code == Some(0)
+        // Machines with an earlier version do not report that a replica is finished.
+        let done = stays_ended && record.exit_code == Some(0);
+        is_known(status) && record.state() == ReplicaState::Exited && (record.finished || done)
     }
 
     fn too_few(&self) -> Found {
@@ -126,10 +135,12 @@ impl<'a> Service<'a> {
         let others: Vec<String> = others
             .map(|(record, status)| {
                 let machine = &status.machine_name;
-                if is_up(status) {
-                    format!("one on {machine} is {}", condition(record).0)
-                } else {
+                if status.machine_liveness() == Liveness::Down {
                     format!("one is on {machine}, which is down")
+                } else if status.engine_away_since_ms > 0 {
+                    format!("one is on {machine}, whose Docker does not answer")
+                } else {
+                    format!("one on {machine} is {}", condition(record).0)
                 }
             })
             .collect();
@@ -191,14 +202,17 @@ impl<'a> Service<'a> {
             1 => ("replica", "is"),
             _ => ("replicas", "are"),
         };
-        let message = format!(
-            "{count} {replicas} of {service} {are} unhealthy and {}",
-            if count == 1 {
-                "gets no traffic"
-            } else {
-                "get no traffic"
-            }
-        );
+        // DNS gives them if there is nothing better.
+        let is_healthy = |replica: Replica<'_>| {
+            !matches!(replica.0.health(), Health::Unhealthy | Health::Starting)
+        };
+        let traffic = match (self.running().any(is_healthy), count) {
+            (true, 1) => "gets no traffic",
+            (true, _) => "get no traffic",
+            (false, 1) => "gets traffic only because no other one is healthy",
+            (false, _) => "get traffic only because no other one is healthy",
+        };
+        let message = format!("{count} {replicas} of {service} {are} unhealthy and {traffic}");
         let hint = format!("`uc logs {service}` may show why the healthcheck fails");
         let machines = self.machines(is_bad);
         let found = finding(Warning, "unhealthy-replicas", machines, message, hint);
@@ -235,6 +249,38 @@ impl<'a> Service<'a> {
     }
 }
 
+/// Replicas that their machines should have removed by now.
+fn late_removals(look: &Deployed) -> Found {
+    let late = look.replicas.iter().filter(|(_, status)| {
+        let since = status
+            .retirement
+            .as_ref()
+            .map(|record| record.created_at_ms);
+        let due = since.is_some_and(|since| since + REMOVAL_LIMIT_MS < look.at_ms);
+        due && status.machine_liveness() == Liveness::Up
+    });
+    let names: Vec<String> = late
+        .clone()
+        .map(|(record, status)| format!("{} on {}", record.container_name, status.machine_name))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let machines = sorted(late.map(|(_, status)| status.machine_name.as_str()));
+    let first = machines.first()?;
+    let message = format!(
+        "{} {} removed when the machine came back, and {} still there",
+        list(&names),
+        if names.len() == 1 {
+            "was to be"
+        } else {
+            "were to be"
+        },
+        if names.len() == 1 { "is" } else { "are" }
+    );
+    let hint = format!("ucd keeps trying; on {first}, run `journalctl -u ucd`");
+    let found = finding(Warning, "late-removal", machines.clone(), message, hint);
+    Some((String::new(), found))
+}
+
 /// Replicas of a service that the store does not have.
 fn removed(service: &str, replicas: &[Replica<'_>]) -> Found {
     let alive = replicas.iter().filter(|replica| runs(replica));
@@ -259,11 +305,12 @@ fn removed(service: &str, replicas: &[Replica<'_>]) -> Found {
 }
 
 fn runs((record, status): Replica<'_>) -> bool {
-    is_up(status) && record.state() == ReplicaState::Running && !record.draining
+    is_known(status) && record.state() == ReplicaState::Running && !record.draining
 }
 
-fn is_up(status: &ReplicaStatus) -> bool {
-    status.machine_liveness() != Liveness::Down
+/// Its state is not from before its machine or its Docker engine was last heard of.
+fn is_known(status: &ReplicaStatus) -> bool {
+    status.machine_liveness() != Liveness::Down && status.engine_away_since_ms == 0
 }
 
 fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
@@ -275,6 +322,8 @@ fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use uc_api::v1::RetireRecord;
+
     use super::*;
 
     fn service(name: &str, desired: u32) -> (ServiceSpec, ServiceStatus) {
@@ -319,6 +368,7 @@ mod tests {
         replicas: &[(ReplicaRecord, ReplicaStatus)],
     ) -> Vec<String> {
         let look = || Deployed {
+            at_ms: 1_000_000,
             services: services.to_vec(),
             replicas: replicas.to_vec(),
         };
@@ -367,6 +417,14 @@ mod tests {
                 "warning missing-replicas: 1 of 3 replicas of shop/web run: one is on m2, which is down; 1 is missing"
             ]
         );
+        let mut unknown = replica("web", "m2");
+        unknown.1.engine_away_since_ms = 1;
+        assert_eq!(
+            said(&[service("web", 2)], &[replica("web", "m1"), unknown]),
+            [
+                "warning missing-replicas: 1 of 2 replicas of shop/web run: one is on m2, whose Docker does not answer"
+            ]
+        );
     }
 
     #[test]
@@ -375,12 +433,21 @@ mod tests {
         sick.0.health = Health::Unhealthy.into();
         let mut old = replica("late", "m2");
         old.1.current = false;
-        let services = vec![service("web", 1), service("sick", 1), service("late", 1)];
+        let mut alone = replica("alone", "m1");
+        alone.0.health = Health::Unhealthy.into();
+        let services = vec![
+            service("web", 1),
+            service("sick", 2),
+            service("late", 1),
+            service("alone", 1),
+        ];
         let replicas = vec![
             replica("web", "m1"),
             replica("web", "m2"),
             sick,
+            replica("sick", "m2"),
             old,
+            alone,
             replica("gone", "m3"),
         ];
         assert_eq!(
@@ -389,16 +456,38 @@ mod tests {
                 "warning outdated-replicas: 1 replica of shop/late is of an earlier revision: the last deployment did not reach it",
                 "warning removed-service: 1 replica of shop/gone still runs on m3, but the service was removed",
                 "warning surplus-replicas: 2 replicas of shop/web run; 1 should",
+                "warning unhealthy-replicas: 1 replica of shop/alone is unhealthy and gets traffic only because no other one is healthy",
                 "warning unhealthy-replicas: 1 replica of shop/sick is unhealthy and gets no traffic",
             ]
         );
     }
 
     #[test]
+    fn replica_to_be_removed_counts_only_when_it_is_late() {
+        let mut old = replica("web", "m3");
+        old.0.container_name = "shop-web-abcd".into();
+        old.1.retirement = Some(RetireRecord {
+            created_at_ms: 900_000,
+            ..RetireRecord::default()
+        });
+        let services = [service("web", 1)];
+        assert!(said(&services, &[replica("web", "m1"), old.clone()]).is_empty());
+        old.1.retirement.as_mut().unwrap().created_at_ms = 1;
+        assert_eq!(
+            said(&services, &[replica("web", "m1"), old.clone()]),
+            [
+                "warning late-removal: shop-web-abcd on m3 was to be removed when the machine came back, and is still there"
+            ]
+        );
+        old.1.machine_liveness = Liveness::Down.into();
+        assert!(said(&services, &[replica("web", "m1"), old]).is_empty());
+    }
+
+    #[test]
     fn what_a_deployment_causes_for_a_moment_is_not_said() {
         let missing = || Deployed {
             services: vec![service("web", 1)],
-            replicas: Vec::new(),
+            ..Deployed::default()
         };
         let well = || Deployed {
             replicas: vec![replica("web", "m1")],

@@ -27,6 +27,15 @@ fn field(field: &str, old: &str, new: &str) -> FieldChange {
     }
 }
 
+fn retirement() -> Retirement {
+    Retirement {
+        machine_name: "m4".into(),
+        container_name: "shop-web-abcd".into(),
+        reason: "surplus".into(),
+        ..Default::default()
+    }
+}
+
 fn plan() -> Plan {
     let volume = VolumeSpec {
         name: "shop_data".into(),
@@ -91,6 +100,7 @@ fn plan() -> Plan {
                 ..Default::default()
             },
         ],
+        retirements: vec![retirement()],
         warnings: vec!["machine m4 is down: nothing is placed there".into()],
         ..Default::default()
     }
@@ -106,6 +116,7 @@ fn plan_without_changes_is_empty() {
     let mut plan = plan();
     assert!(!is_empty(&plan));
     plan.volumes.clear();
+    plan.retirements.clear();
     plan.services
         .retain(|service| service.change() == ServiceChange::None);
     assert!(is_empty(&plan));
@@ -113,6 +124,12 @@ fn plan_without_changes_is_empty() {
         .steps
         .push(step("s", ReplicaAction::Create, "m1", "missing"));
     assert!(!is_empty(&plan), "a missing replica must be created");
+    plan.services[0].steps.clear();
+    plan.retirements.push(retirement());
+    assert!(
+        !is_empty(&plan),
+        "a machine that is down has something to do"
+    );
 }
 
 #[test]

@@ -7,6 +7,8 @@ use serde::Serialize;
 use uc_api::v1;
 
 use super::destination::Cluster;
+use crate::connect::Client;
+use crate::picture;
 use crate::view::shape::shape;
 use crate::words::{mode, word};
 
@@ -35,7 +37,7 @@ pub(crate) enum Outcome {
 
 /// The document.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     pub(super) cluster: Cluster,
     pub(super) plan: Option<Plan>,
     pub(super) outcome: Outcome,
@@ -43,6 +45,23 @@ pub(super) struct Report {
     pub(super) steps: BTreeMap<String, Step>,
     /// What the machines reported besides the steps, in its order. At most [`MAX_NOTICES`].
     pub(super) notices: Vec<String>,
+}
+
+impl Report {
+    /// Of a plan that is only shown.
+    pub(crate) fn planned(client: &Client, plan: &v1::Plan) -> Self {
+        Self {
+            cluster: Cluster::from(client.destination()),
+            plan: Some(Plan::from(plan)),
+            outcome: if picture::is_empty(plan) {
+                Outcome::Unchanged
+            } else {
+                Outcome::Planned
+            },
+            steps: BTreeMap::new(),
+            notices: Vec::new(),
+        }
+    }
 }
 
 /// Notices that are kept for the document.
@@ -75,6 +94,7 @@ shape! {
         services: Vec<Service>,
         volumes: Vec<Volume>,
         images: Vec<Image>,
+        retirements: Vec<Retirement>,
         warnings: Vec<String>,
     }
 }
@@ -134,6 +154,17 @@ shape! {
         id: String,
         name: Option<String> = |step| step.volume.as_ref().map(|volume| volume.name.clone()),
         machine: Machine = |step| machine(&step.machine_id, &step.machine_name),
+    }
+}
+
+shape! {
+    struct Retirement of v1::Retirement {
+        machine: Machine = |of| machine(&of.machine_id, &of.machine_name),
+        container_id: String,
+        container_name: String,
+        project: String,
+        service: String,
+        reason: String,
     }
 }
 

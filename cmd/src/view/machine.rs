@@ -19,6 +19,7 @@ shape! {
         endpoints: Vec<String>,
         created_at: Option<String> = |record| rfc3339_ms(record.created_at_ms),
         labels: BTreeMap<String, String>,
+        cordoned_at: Option<String> = |record| rfc3339_ms(record.cordoned_at_ms),
     }
 }
 

@@ -75,6 +75,7 @@ fn replica(created_at_ms: i64) -> v1::ReplicaStatus {
         machine_name: "m1".into(),
         machine_liveness: v1::Liveness::Up.into(),
         current: true,
+        ..Default::default()
     }
 }
 

@@ -1,4 +1,4 @@
-//! `uc lock`: who has which project, and releasing it.
+//! `uc lock`: listing the locks of running deployments, and releasing them.
 
 use uc_api::v1;
 

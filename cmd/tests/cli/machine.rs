@@ -415,6 +415,7 @@ fn machine_commands_print_json() {
             "endpoints": ["203.0.113.1:51820"],
             "created_at": "2023-11-14T22:13:20Z",
             "labels": {},
+            "cordoned_at": null,
         })
     };
     assert_eq!(

@@ -1,5 +1,7 @@
 //! How a container starts, is checked, and stops.
 
+use std::collections::BTreeMap;
+
 use uc_api::v1;
 
 use super::{flag, list, nanoseconds, strings, text};
@@ -82,6 +84,47 @@ pub(super) fn depends_on(service: &Node) -> Vec<v1::Dependency> {
         .collect();
     dependencies.sort_by(|a, b| a.service.cmp(&b.service));
     dependencies
+}
+
+/// The services for whose completion another one waits, with the one that waits.
+pub(super) fn awaited(tree: &Node) -> BTreeMap<&str, &str> {
+    let mut awaited = BTreeMap::new();
+    for (waiter, entry) in tree.entries_of("services") {
+        for (name, dependency) in entry.node.entries_of("depends_on") {
+            let condition = dependency.node.get_text("condition");
+            if condition == Some("service_completed_successfully") {
+                awaited.entry(name.as_str()).or_insert(waiter.as_str());
+            }
+        }
+    }
+    awaited
+}
+
+/// The policy of a service for whose completion `waiter` waits. One that is restarted after it
+/// succeeded never completes, so it is restarted after a failure at most.
+pub(super) fn restart_of_job(
+    (policy, attempts): (v1::RestartPolicy, u32),
+    service: &Node,
+    waiter: &str,
+    report: &mut Report,
+) -> (v1::RestartPolicy, u32) {
+    match policy {
+        v1::RestartPolicy::Unspecified => (v1::RestartPolicy::No, 0),
+        v1::RestartPolicy::No | v1::RestartPolicy::OnFailure => (policy, attempts),
+        v1::RestartPolicy::Always | v1::RestartPolicy::UnlessStopped => {
+            let policy = service.find(&["deploy", "restart_policy"]);
+            if let Some(node) = policy.or_else(|| service.get("restart")) {
+                report.not_honoured(
+                    node.span,
+                    format!(
+                        "it is restarted only after a failure, because `{waiter}` waits for its completion"
+                    ),
+                    "write `restart: on-failure` or `restart: \"no\"`",
+                );
+            }
+            (v1::RestartPolicy::OnFailure, 0)
+        }
+    }
 }
 
 /// When the engine starts it again by itself, and how often; 0: without limit.

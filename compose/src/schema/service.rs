@@ -334,7 +334,7 @@ pub(crate) const SERVICE: &[Key] = &[
         "restart",
         Text,
         "when Docker restarts it: `no`, `always`, `on-failure[:max]`, `unless-stopped`",
-        "default `unless-stopped`, so that services start again after a machine restarts",
+        "default: a container that ends with code 0 within its first minute is a finished job; others are restarted, as with `unless-stopped`. A service for whose completion another one waits is restarted after a failure at most",
     ),
     honoured("runtime", Text, "OCI runtime, such as `runc` or `nvidia`"),
     honoured(

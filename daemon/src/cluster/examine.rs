@@ -148,6 +148,7 @@ pub(crate) async fn here(member: &Member) -> Examination {
         uc_version: VERSION.to_owned(),
         docker_version,
         docker_failure,
+        engine_away_since_ms: cluster.engine_away_since_ms(member.id).unwrap_or(0),
         clock_from_ms,
         started_at_ms: member.started_at_ms,
         unready: unready_parts(member),

@@ -106,11 +106,13 @@ pub(crate) fn write(machine_id: &str, labels: BTreeMap<String, String>) -> Write
     }
 }
 
-/// Writes the record and leaves its labels as they are.
+/// Writes the record and leaves the other groups of its fields as they are: its labels, and whether
+/// it is cordoned.
 pub(crate) fn write_record(machine: MachineRecord) -> Write {
     let key = machine.id.clone();
     let value = MachineRecord {
         labels: BTreeMap::new(),
+        cordoned_at_ms: 0,
         ..machine
     }
     .encode_to_vec();

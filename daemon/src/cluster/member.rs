@@ -325,13 +325,17 @@ fn declaration(write: &Write) -> Option<Write> {
     Some(Write::Declare { machine, status })
 }
 
+/// The failure to show when nothing could be written because the disk is full.
+pub(crate) fn disk_full() -> Failure {
+    let message = "the disk of this machine is full, so nothing was written";
+    Failure::new(Code::Exhausted, message)
+        .hint("free some space (`docker image prune` often helps) and try again; nothing was lost")
+}
+
 /// The failure to show for a refused write.
 pub(crate) fn write_failure(error: &WriteError) -> Failure {
     match error {
-        WriteError::DiskFull { .. } => {
-            Failure::new(Code::Exhausted, "the disk of this machine is full, so nothing was written")
-                .hint("free some space (`docker image prune` often helps) and try again; nothing was lost")
-        }
+        WriteError::DiskFull { .. } => disk_full(),
         WriteError::Changed { key, .. } => {
             Failure::new(Code::Refused, format!("{key} has changed in the meantime, so nothing was settled"))
                 .hint("see the current conflicts with `uc conflicts ls`")

@@ -1,20 +1,23 @@
 //! The kinds of records that `ucd` keeps in the replicated store, and their decoded content.
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use prost::Message;
 use uc_api::v1::{
-    ClusterRecord, MachineFacts, MachineRecord, ReplicaRecord, ServiceRecord, TokenRecord,
-    VolumeRecord,
+    ClusterRecord, MachineFacts, MachineRecord, ReplicaRecord, RetireRecord, ServiceRecord,
+    TokenRecord, VolumeHomeRecord, VolumeRecord,
 };
 use uc_api::{MachineId, ServiceKey};
 use uc_cluster_state::{Changed, Class, Kind, RecordId, Snapshot, Write};
 use uc_mesh::PublicKey;
 
-use super::labels;
+pub(crate) use self::keys::{OnMachine, VolumeHome};
 use super::machines::Problem;
+use super::{cordon, labels};
 
 /// [`ClusterRecord`], one, key [`CLUSTER_KEY`].
 pub(crate) const CLUSTER: u16 = 1;
@@ -26,6 +29,10 @@ pub(crate) const TOKEN: u16 = 3;
 pub(crate) const SERVICE: u16 = 4;
 // 5 was the lock of a deployment. Such records are ignored: locks are leases now
 // ([`crate::node::Leases`]).
+/// [`RetireRecord`], key = `machine/container`, both ids.
+pub(crate) const RETIRE: u16 = 7;
+/// [`VolumeHomeRecord`], key = `volume/machine`, the name of the one and the id of the other.
+pub(crate) const VOLUME_HOME: u16 = 8;
 /// [`ReplicaRecord`], key = container id.
 pub(crate) const REPLICA: u16 = 16;
 /// [`VolumeRecord`], key = volume name.
@@ -67,6 +74,16 @@ pub(crate) static KINDS: &[Kind] = &[
     Kind {
         id: REVISION,
         name: "revision",
+        class: Class::Intent,
+    },
+    Kind {
+        id: RETIRE,
+        name: "retire",
+        class: Class::Intent,
+    },
+    Kind {
+        id: VOLUME_HOME,
+        name: "volume home",
         class: Class::Intent,
     },
     Kind {
@@ -166,10 +183,12 @@ impl Token {
 pub(crate) struct Records {
     /// The last readable one.
     pub(crate) cluster: Option<Arc<ClusterRecord>>,
-    /// With their labels, by key.
+    /// With all groups of their fields, by key.
     pub(crate) machines: Arc<BTreeMap<Arc<str>, MachineRecord>>,
     pub(crate) services: Arc<BTreeMap<ServiceKey, Arc<ServiceRecord>>>,
     pub(crate) tokens: Arc<BTreeMap<String, Arc<Token>>>,
+    pub(crate) retirements: Arc<BTreeMap<OnMachine, Arc<RetireRecord>>>,
+    pub(crate) volume_homes: Arc<BTreeMap<VolumeHome, Arc<VolumeHomeRecord>>>,
     pub(crate) reported: Arc<BTreeMap<MachineId, Arc<Reported>>>,
     /// What cannot be decoded.
     pub(crate) faulty: Arc<BTreeMap<RecordId, Problem>>,
@@ -290,6 +309,22 @@ impl Records {
                 Err(_) if bytes.is_none() => Ok(()),
                 Err(_) => Err("its key is not PROJECT/SERVICE".to_owned()),
             },
+            (RETIRE, _) => match OnMachine::parse(key) {
+                Some(container) => {
+                    let retirements = Arc::make_mut(&mut self.retirements);
+                    put_into(retirements, container, decoded(bytes, decode))
+                }
+                None if bytes.is_none() => Ok(()),
+                None => Err("its key is not MACHINE/CONTAINER".to_owned()),
+            },
+            (VOLUME_HOME, _) => match VolumeHome::parse(key) {
+                Some(home) => {
+                    let homes = Arc::make_mut(&mut self.volume_homes);
+                    put_into(homes, home, decoded(bytes, decode))
+                }
+                None if bytes.is_none() => Ok(()),
+                None => Err("its key is not VOLUME/MACHINE".to_owned()),
+            },
             (kind, Some(owner)) => self.take_reported(kind, owner, key, bytes),
             // A kind of a newer version.
             _ => Ok(()),
@@ -352,7 +387,15 @@ fn machine(snapshot: &Snapshot, key: &str, bytes: &[u8]) -> Result<MachineRecord
         Some(bytes) => decode::<MachineRecord>(bytes)?.labels,
         None => BTreeMap::new(),
     };
-    Ok(MachineRecord { labels, ..record })
+    let cordoned_at_ms = match snapshot.get_group(MACHINE, key, cordon::GROUP) {
+        Some(bytes) => decode::<MachineRecord>(bytes)?.cordoned_at_ms,
+        None => 0,
+    };
+    Ok(MachineRecord {
+        labels,
+        cordoned_at_ms,
+        ..record
+    })
 }
 
 fn token(bytes: &[u8]) -> Result<Token, String> {
@@ -413,24 +456,4 @@ fn name(id: &RecordId) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn key_of_a_used_token_is_removed_after_15_minutes() {
-        let key = uc_mesh::PrivateKey::from_bytes([1; 32]).public();
-        let record = TokenRecord {
-            expires_at_ms: 1_000_000,
-            ..TokenRecord::default()
-        };
-        let used = TokenRecord {
-            used_by: "m".into(),
-            used_at_ms: 1_000,
-            ..record.clone()
-        };
-        let token = Token { key, record };
-        assert!(token.opens_mesh(999_999) && !token.opens_mesh(1_000_000));
-        let used = Token { key, record: used };
-        assert!(used.opens_mesh(900_999) && !used.opens_mesh(901_000));
-    }
-}
+mod tests;

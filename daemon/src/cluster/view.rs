@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::Ipv4Net;
 use uc_api::nearest::nearest;
-use uc_api::v1::{ClusterRecord, MachineRecord, ServiceRecord};
+use uc_api::v1::{ClusterRecord, MachineRecord, RetireRecord, ServiceRecord, VolumeHomeRecord};
 use uc_api::{Code, Failure, MachineId, ServiceKey};
 use uc_cluster_state::membership::Liveness;
-use uc_cluster_state::{Changed, MemberStatus, Snapshot, Store, Watch};
+use uc_cluster_state::{Changed, MemberStatus, RecordId, Snapshot, Store, Watch};
 
 use super::machines::{Machine, Machines, Own, Problem};
-use super::records::{Records, Replica, Reported, Token};
+use super::records::{OnMachine, Records, Replica, Reported, SERVICE, Token, VolumeHome};
+use crate::network::gateway;
 
 /// Fewest digits of an id that name its machine.
 pub(crate) const ID_START: usize = 4;
@@ -175,6 +176,49 @@ impl Cluster {
         self.records.tokens.get(id)
     }
 
+    /// Whether the record of a service exists and cannot be read.
+    pub(crate) fn has_faulty_service(&self, service: &ServiceKey) -> bool {
+        let id = RecordId {
+            kind: SERVICE,
+            owner: None,
+            key: service.to_string().into(),
+        };
+        !self.records.faulty.is_empty() && self.records.faulty.contains_key(&id)
+    }
+
+    /// The containers that machines have to remove.
+    pub(crate) fn retirements(&self) -> impl Iterator<Item = (&OnMachine, &Arc<RetireRecord>)> {
+        self.records.retirements.iter()
+    }
+
+    /// The volumes that a machine has, also one of which nothing else is shown, in the order of
+    /// their names.
+    pub(crate) fn volume_homes(
+        &self,
+        machine: MachineId,
+    ) -> impl Iterator<Item = (&VolumeHome, &Arc<VolumeHomeRecord>)> {
+        let first = VolumeHome {
+            machine,
+            volume: String::new(),
+        };
+        let homes = self.records.volume_homes.range(first..);
+        homes.take_while(move |(home, _)| home.machine == machine)
+    }
+
+    /// Why a machine has to remove a container; `None` if it does not.
+    pub(crate) fn retirement(
+        &self,
+        machine: MachineId,
+        container: &str,
+    ) -> Option<&Arc<RetireRecord>> {
+        if self.records.retirements.is_empty() {
+            return None;
+        }
+        let container = container.to_owned();
+        let key = OnMachine { machine, container };
+        self.records.retirements.get(&key)
+    }
+
     /// What a machine last reported about itself. Empty if nothing of it has arrived.
     pub(crate) fn reported(&self, machine: MachineId) -> &Reported {
         const NOTHING: &Reported = &Reported::NOTHING;
@@ -182,6 +226,13 @@ impl Cluster {
             .reported
             .get(&machine)
             .map_or(NOTHING, |reported| &**reported)
+    }
+
+    /// Since when the Docker engine of a machine has not answered. `None`: it answers, or nothing
+    /// else is known.
+    pub(crate) fn engine_away_since_ms(&self, machine: MachineId) -> Option<i64> {
+        let facts = self.reported(machine).facts.as_ref()?;
+        Some(facts.engine_away_since_ms).filter(|since| *since > 0)
     }
 
     /// The replicas of all usable machines, as their machines last reported them.
@@ -202,6 +253,27 @@ impl Cluster {
 
     pub(crate) fn is_down(&self, machine: MachineId) -> bool {
         self.liveness(machine) == Some(Liveness::Down)
+    }
+
+    /// A machine as the planner sees it, without what runs on it.
+    pub(crate) fn planner_machine(&self, machine: &Machine, up: bool) -> uc_planner::Machine {
+        // Empty and 0 are unknown: the facts have not arrived.
+        let facts = self.reported(machine.id).facts.as_deref();
+        uc_planner::Machine {
+            id: machine.id,
+            name: machine.name.clone(),
+            holds_name: machine.holds_name,
+            up,
+            dns_server: machine.subnet.map(gateway),
+            arch: facts.map_or_else(String::new, |facts| facts.arch.clone()),
+            labels: machine.record.labels.clone(),
+            cordoned: machine.record.cordoned_at_ms != 0,
+            cpus: facts.map_or(0, |facts| facts.cpus),
+            memory: facts.map_or(0, |facts| facts.memory),
+            replicas: Vec::new(),
+            volumes: Vec::new(),
+            volume_homes: BTreeMap::new(),
+        }
     }
 
     /// The records that cannot be used, or not completely.
@@ -310,6 +382,9 @@ impl Cluster {
 }
 
 #[cfg(test)]
+use uc_api::v1::MachineFacts;
+
+#[cfg(test)]
 impl Cluster {
     /// A cluster of these machines, as the machine `own` sees it.
     pub(crate) fn of_machines(own: Own, machines: impl IntoIterator<Item = MachineRecord>) -> Self {
@@ -326,6 +401,26 @@ impl Cluster {
         let reported = Arc::make_mut(all.entry(machine).or_default());
         let key = replica.record.container_id.clone();
         reported.replicas.insert(key, Arc::new(replica));
+        self
+    }
+
+    pub(crate) fn with_facts(mut self, machine: MachineId, facts: MachineFacts) -> Self {
+        let all = Arc::make_mut(&mut self.records.reported);
+        let reported = Arc::make_mut(all.entry(machine).or_default());
+        reported.facts = Some(Arc::new(facts));
+        self
+    }
+
+    pub(crate) fn with_retirement(mut self, machine: MachineId, container: &str) -> Self {
+        let container = container.to_owned();
+        let retirements = Arc::make_mut(&mut self.records.retirements);
+        retirements.insert(OnMachine { machine, container }, Arc::default());
+        self
+    }
+
+    pub(crate) fn with_service(mut self, service: ServiceKey, record: ServiceRecord) -> Self {
+        let services = Arc::make_mut(&mut self.records.services);
+        services.insert(service, Arc::new(record));
         self
     }
 

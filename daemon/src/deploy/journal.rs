@@ -10,6 +10,7 @@ use std::{fs, io};
 use uc_api::v1::DeploymentJournal;
 use uc_api::{Code, Failure};
 
+use crate::cluster::member::disk_full;
 use crate::durable::{SavedMessage, read_messages};
 
 /// One deployment and its file.
@@ -106,15 +107,11 @@ impl Journal {
 }
 
 fn failed(action: &str, error: &io::Error) -> Failure {
-    let code = if error.kind() == io::ErrorKind::StorageFull {
-        Code::Exhausted
-    } else {
-        Code::Internal
-    };
-    Failure::new(
-        code,
-        format!("cannot {action} the journal of deployments: {error}"),
-    )
+    if error.kind() == io::ErrorKind::StorageFull {
+        return disk_full();
+    }
+    let message = format!("cannot {action} the journal of deployments: {error}");
+    Failure::new(Code::Internal, message)
 }
 
 #[cfg(test)]

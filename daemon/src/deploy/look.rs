@@ -1,18 +1,20 @@
 //! Looking at all machines at once: before a plan is made, and after it was carried out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use uc_api::Failure;
-use uc_api::v1::{Kept, ObserveResponse, Plan, ReplicaRecord};
+use uc_api::v1::{Kept, ObserveResponse, Plan, ReplicaRecord, VolumeRecord};
+use uc_api::{Failure, MachineId};
 use uc_planner::Observed;
 
 use crate::cluster::machines::Machine;
 use crate::cluster::member::Member;
 use crate::cluster::peers::LOOK_LIMIT;
-use crate::network::gateway;
+use crate::cluster::records::Replica;
+use crate::cluster::view::Cluster;
 
 /// Replication takes milliseconds; a replica whose health changes again meanwhile is not waited
 /// for.
@@ -39,7 +41,16 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
         let name = &machine.name;
         let reported = cluster.reported(machine.id);
         let (replicas, volumes, up) = match answer {
-            Ok(observed) => (observed.replicas, observed.volumes, true),
+            Ok(observed) => {
+                let mut replicas = observed.replicas;
+                // It is about to be removed, and still holds its ports: like a replica that an
+                // interrupted deployment left.
+                for replica in &mut replicas {
+                    let retires = cluster.retirement(machine.id, &replica.container_id);
+                    replica.draining |= retires.is_some();
+                }
+                (replicas, observed.volumes, true)
+            }
             Err(why) => {
                 warnings.push(match why {
                     Some(failure) => {
@@ -47,9 +58,15 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
                     }
                     None => format!("{name} is down and is skipped"),
                 });
-                let replicas = reported.replicas.values().map(|of| of.record.clone());
-                let volumes = reported.volumes.values().map(|of| (**of).clone());
-                (replicas.collect(), volumes.collect(), false)
+                // What its machine removes when it is back has no part in what is planned.
+                let stays = |of: &&Arc<Replica>| {
+                    cluster
+                        .retirement(machine.id, &of.record.container_id)
+                        .is_none()
+                };
+                let replicas = reported.replicas.values().filter(stays);
+                let replicas = replicas.map(|of| of.record.clone());
+                (replicas.collect(), volumes(&cluster, machine.id), false)
             }
         };
         // What is only kept is no replica, and its deployment ends it.
@@ -57,20 +74,14 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
         let replicas = replicas
             .into_iter()
             .filter(|of| of.kept() == Kept::Unspecified);
-        // Empty and 0 are unknown: the facts have not arrived.
-        let facts = reported.facts.as_deref();
         planned.push(uc_planner::Machine {
-            id: machine.id,
-            name: name.clone(),
-            holds_name: machine.holds_name,
-            up,
-            dns_server: machine.subnet.map(gateway),
-            arch: facts.map_or_else(String::new, |facts| facts.arch.clone()),
-            labels: machine.record.labels.clone(),
-            cpus: facts.map_or(0, |facts| facts.cpus),
-            memory: facts.map_or(0, |facts| facts.memory),
             replicas: replicas.collect(),
             volumes,
+            volume_homes: cluster
+                .volume_homes(machine.id)
+                .map(|(home, record)| (home.volume.clone(), record.created_at_ms))
+                .collect(),
+            ..cluster.planner_machine(machine, up)
         });
     }
     let faulty = cluster.machine_records().iter().filter(|record| {
@@ -94,6 +105,21 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
         },
         warnings,
     )
+}
+
+/// The volumes of a machine that cannot be asked: those that it reported, and those that are at
+/// home on it. Nothing that it reported is shown while it is evicted, or before it has arrived.
+fn volumes(cluster: &Cluster, machine: MachineId) -> Vec<VolumeRecord> {
+    let reported = &cluster.reported(machine).volumes;
+    let homes = cluster.volume_homes(machine);
+    let unreported = homes.filter(|(home, _)| !reported.contains_key(&home.volume));
+    let unreported = unreported.map(|(home, record)| VolumeRecord {
+        name: home.volume.clone(),
+        driver: record.driver.clone(),
+        project: record.project.clone(),
+    });
+    let reported = reported.values().map(|of| (**of).clone());
+    reported.chain(unreported).collect()
 }
 
 async fn ask(member: &Member, machine: &Machine) -> Result<ObserveResponse, Failure> {
@@ -143,5 +169,46 @@ pub(super) async fn settle(member: &Member, machines: &[String], plan: &Plan) {
     };
     if timeout(SETTLE_LIMIT, told).await.is_err() {
         tracing::info!("the deployment ended before the store had all of its result");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uc_api::v1::VolumeHomeRecord;
+    use uc_cluster_state::{MemberStatus, Write};
+
+    use super::*;
+    use crate::app::tests::member_of_one;
+    use crate::cluster::records::{VOLUME_HOME, VolumeHome, put};
+
+    /// F8: nothing that an evicted machine reported is shown, and its volumes still are where they
+    /// were.
+    #[tokio::test]
+    async fn volumes_of_an_evicted_machine_are_still_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let member = member_of_one(&directory).await;
+        let machine = MachineId::from_bytes([9; 16]);
+        let home = VolumeHome {
+            machine,
+            volume: "shop_data".into(),
+        };
+        let record = VolumeHomeRecord {
+            project: "shop".into(),
+            driver: "local".into(),
+            created_at_ms: 1,
+        };
+        let evicted = Write::Declare {
+            machine,
+            status: MemberStatus::Evicted,
+        };
+        let writes = vec![evicted, put(VOLUME_HOME, home.key(), &record)];
+        member.write(writes).await.unwrap();
+        let known = VolumeRecord {
+            name: "shop_data".into(),
+            driver: "local".into(),
+            project: "shop".into(),
+        };
+        assert_eq!(volumes(&member.cluster(), machine), [known]);
+        assert!(volumes(&member.cluster(), member.id).is_empty());
     }
 }

@@ -99,7 +99,7 @@ async fn give_up(member: &Member, journal: &Journal) -> Result<(), Failure> {
     member.log_ended(&deployment, &finished).await?;
     let request = SettleRequest {
         deployment_id: deployment.clone(),
-        services: Vec::new(),
+        ..SettleRequest::default()
     };
     for warning in member.node.settle(&request).await.warnings {
         tracing::warn!(

@@ -25,6 +25,7 @@ use super::journal::Journal;
 use super::lock::Lock;
 use super::look::{observe, settle};
 use super::restore::{restore, written};
+use super::retire::retire_writes;
 use super::undo::{Previous, previous_of, previous_records, service_key};
 use crate::clock::now_ms;
 use crate::cluster::events::Events;
@@ -259,8 +260,9 @@ impl<'a> Run<'a> {
 
     async fn forward(&self, events: &Events) -> DeployFinished {
         let cluster = self.member.cluster();
-        let Intents { before, after } =
+        let Intents { before, mut after } =
             intents(&cluster, &self.plan, &self.specs, &self.request, now_ms());
+        after.extend(retire_writes(&self.plan, &self.deployment, now_ms()));
         let written = self.write(before).await;
         let Ok(()) = written else {
             // Nothing has been changed, so there is nothing to go back to.
@@ -391,12 +393,19 @@ impl<'a> Run<'a> {
             return;
         }
         let cluster = self.member.cluster();
+        let exists = |name: &&String| cluster.service(name).is_ok();
+        let gone: Vec<String> = services
+            .iter()
+            .filter(|name| !exists(name))
+            .cloned()
+            .collect();
         let machines = cluster.machines().iter();
         let up = machines.filter(|machine| !cluster.is_down(machine.id));
         let settled = join_all(up.map(|machine| {
             let request = SettleRequest {
                 deployment_id: self.deployment.clone(),
                 services: services.clone(),
+                gone: gone.clone(),
             };
             let remote = self.member.peers.machine(machine);
             async move { (machine, remote.settle(request).await) }

@@ -137,6 +137,53 @@ impl DockerEngine {
         let socket = self.socket.clone();
         move |error| EngineError::from_bollard(&error, &socket)
     }
+
+    /// Removes a container and returns when it no longer exists. The engine removes its anonymous
+    /// volumes, but not those that were mounted by name.
+    async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
+        let options = query::RemoveContainerOptionsBuilder::default()
+            .v(true)
+            .force(true)
+            .build();
+        let removed = self
+            .request("remove a container", WORK_LIMIT, |docker| {
+                let id = id.to_owned();
+                async move { docker.remove_container(&id, Some(options)).await }
+            })
+            .await;
+        match removed {
+            Err(EngineError::NotFound { .. }) => Ok(()),
+            Err(EngineError::Refused { message }) if message.contains("already in progress") => {
+                for _ in 0..POLLS {
+                    if let Err(EngineError::NotFound { .. }) = self.inspect(id).await {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(EngineError::Refused { message })
+            }
+            other => other,
+        }
+    }
+
+    /// Removes an anonymous volume unless a container uses it. A volume that remains takes disk
+    /// space and does no other harm.
+    async fn remove_unused_volume(&self, name: &str) {
+        let removed = self
+            .request("remove a volume", WORK_LIMIT, |docker| async move {
+                docker
+                    .remove_volume(name, None::<query::RemoveVolumeOptions>)
+                    .await
+            })
+            .await;
+        match removed {
+            Ok(()) | Err(EngineError::NotFound { .. }) => {}
+            Err(EngineError::Refused { message }) if message.contains("volume is in use") => {}
+            Err(error) => {
+                tracing::warn!(volume = name, %error, "cannot remove an anonymous volume");
+            }
+        }
+    }
 }
 
 async fn limited<T>(
@@ -283,29 +330,16 @@ impl Engine for DockerEngine {
 
     async fn remove(&self, id: &str) -> Result<(), EngineError> {
         let id = object(id)?;
-        let options = query::RemoveContainerOptionsBuilder::default()
-            .v(true)
-            .force(true)
-            .build();
-        let removed = self
-            .request("remove a container", WORK_LIMIT, |docker| {
-                let id = id.clone();
-                async move { docker.remove_container(&id, Some(options)).await }
-            })
-            .await;
-        match removed {
-            Err(EngineError::NotFound { .. }) => Ok(()),
-            Err(EngineError::Refused { message }) if message.contains("already in progress") => {
-                for _ in 0..POLLS {
-                    if let Err(EngineError::NotFound { .. }) = self.inspect(&id).await {
-                        return Ok(());
-                    }
-                    tokio::time::sleep(POLL).await;
-                }
-                Err(EngineError::Refused { message })
-            }
-            other => other,
+        let volumes = match self.inspect_alone(&id).await {
+            Ok(container) => container.anonymous_volumes,
+            Err(EngineError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.remove_container(&id).await?;
+        for volume in volumes {
+            self.remove_unused_volume(&volume.name).await;
         }
+        Ok(())
     }
 
     async fn logs(

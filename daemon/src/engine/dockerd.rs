@@ -140,6 +140,14 @@ impl Dockerd {
         }
     }
 
+    /// The names of all volumes, the anonymous ones included.
+    pub(crate) async fn volumes(&self) -> Vec<String> {
+        let all = None::<bollard::query_parameters::ListVolumesOptions>;
+        let list = self.client().list_volumes(all).await.unwrap();
+        let volumes = list.volumes.unwrap_or_default().into_iter();
+        volumes.map(|volume| volume.name).collect()
+    }
+
     async fn make_network(&self) {
         let request = NetworkCreateRequest {
             name: uc_api::layout::DOCKER_NETWORK.to_owned(),

@@ -55,6 +55,8 @@ struct State {
 struct Fake {
     name: String,
     body: ContainerCreateBody,
+    /// Names of the volumes that were created for it, by target.
+    anonymous: BTreeMap<String, String>,
     status: engine::ContainerStateStatusEnum,
     exit_code: i64,
     restarts: i64,
@@ -99,11 +101,26 @@ impl Fake {
             .flatten()
             .map(|mount| engine::MountPoint {
                 typ: mount.typ.map(|typ| typ.to_string()),
-                name: mount.source.clone(),
+                name: mount.source.clone().or_else(|| {
+                    let target = mount.target.as_ref()?;
+                    self.anonymous.get(target).cloned()
+                }),
                 destination: mount.target.clone(),
                 rw: mount.read_only.map(|read_only| !read_only),
                 ..Default::default()
             });
+        let of_image = self.anonymous.iter().filter(|(target, _)| {
+            let mut mounted = host.mounts.iter().flatten();
+            !mounted.any(|mount| mount.target.as_ref() == Some(target))
+        });
+        let of_image = of_image.map(|(target, name)| engine::MountPoint {
+            typ: Some("volume".to_owned()),
+            name: Some(name.clone()),
+            destination: Some(target.clone()),
+            rw: Some(true),
+            ..Default::default()
+        });
+        let mounts = mounts.chain(of_image);
         engine::ContainerInspectResponse {
             id: Some(id.to_owned()),
             name: Some(format!("/{}", self.name)),
@@ -223,6 +240,11 @@ impl FakeEngine {
         state.events = broadcast::Sender::new(256);
     }
 
+    /// Returns the names of all volumes, the anonymous ones included.
+    pub(crate) fn all_volumes(&self) -> Vec<String> {
+        self.state().volumes.keys().cloned().collect()
+    }
+
     /// Returns the terminal sizes that were set.
     pub(crate) fn sizes(&self) -> Vec<(u16, u16)> {
         self.state().sizes.clone()
@@ -269,7 +291,14 @@ impl FakeEngine {
         }
     }
 
-    async fn run(self, id: String, script: String, restart: v1::RestartPolicy) {
+    /// The container's present restart policy; none if it was removed.
+    fn restart_policy(&self, id: &str) -> Option<v1::RestartPolicy> {
+        let state = self.state();
+        let fake = state.containers.get(id)?;
+        Some(record::container(fake.inspect(id)).restart)
+    }
+
+    async fn run(self, id: String, script: String) {
         loop {
             let engine = self.clone();
             let of = id.clone();
@@ -288,10 +317,10 @@ impl FakeEngine {
                 }
             };
             let code = interpret(&script, None, write).await;
-            let again = match restart {
-                v1::RestartPolicy::No => false,
-                v1::RestartPolicy::OnFailure => code != 0,
-                _ => true,
+            let again = match self.restart_policy(&id) {
+                None | Some(v1::RestartPolicy::No) => false,
+                Some(v1::RestartPolicy::OnFailure) => code != 0,
+                Some(_) => true,
             };
             self.change(&id, |fake| {
                 fake.exit_code = code.into();
@@ -375,17 +404,20 @@ impl Engine for FakeEngine {
         }
         state.next += 1;
         let id = format!("{:08x}{}", state.next, "f".repeat(56));
-        let anonymous = body
-            .host_config
-            .iter()
-            .flat_map(|host| host.mounts.iter().flatten())
-            .any(|mount| mount.typ == Some(engine::MountType::VOLUME) && mount.source.is_none());
-        if anonymous {
-            state.volumes.insert(id.clone(), volume(&id, "local"));
+        let anonymous: BTreeMap<String, String> = unnamed_targets(&body)
+            .into_iter()
+            .map(|target| {
+                state.next += 1;
+                (target, format!("{:064x}", state.next))
+            })
+            .collect();
+        for name in anonymous.values() {
+            state.volumes.insert(name.clone(), volume(name, "local"));
         }
         let fake = Fake {
             name: name.to_owned(),
             body,
+            anonymous,
             status: engine::ContainerStateStatusEnum::CREATED,
             exit_code: 0,
             restarts: 0,
@@ -430,9 +462,7 @@ impl Engine for FakeEngine {
         };
         let (script, container, healthcheck, published) = fake;
         let number = u32::from_str_radix(&id[..8], 16).unwrap();
-        let mut tasks = vec![
-            tokio::spawn(self.clone().run(id.clone(), script, container.restart)).abort_handle(),
-        ];
+        let mut tasks = vec![tokio::spawn(self.clone().run(id.clone(), script)).abort_handle()];
         if let Some(limits) = container.healthcheck {
             let succeeds = healthcheck
                 .and_then(|check| check.test)
@@ -498,8 +528,18 @@ impl Engine for FakeEngine {
         let Ok(id) = Self::find(&state, id) else {
             return Ok(());
         };
+        let unused = state.look(&id).anonymous_volumes;
         state.containers.remove(&id);
-        state.volumes.remove(&id);
+        for volume in unused {
+            let mut others = state.containers.keys().map(|id| state.look(id));
+            let is_used = others.any(|other| {
+                let mut mounts = other.record.mounts.iter();
+                mounts.any(|mount| mount.source == volume.name)
+            });
+            if !is_used {
+                state.volumes.remove(&volume.name);
+            }
+        }
         let _nobody_may_listen = state.events.send(EngineEvent::Container(id));
         Ok(())
     }
@@ -720,6 +760,24 @@ impl Engine for FakeEngine {
             })
             .boxed())
     }
+}
+
+/// The targets of the volumes for which neither the mounts nor the image give a name.
+fn unnamed_targets(body: &ContainerCreateBody) -> BTreeSet<String> {
+    let mounts = || {
+        let hosts = body.host_config.iter();
+        hosts.flat_map(|host| host.mounts.iter().flatten())
+    };
+    let unnamed = mounts()
+        .filter(|mount| mount.typ == Some(engine::MountType::VOLUME) && mount.source.is_none());
+    let of_image = body.volumes.iter().flatten().filter(|target| {
+        let mut mounted = mounts();
+        !mounted.any(|mount| mount.target.as_ref() == Some(*target))
+    });
+    unnamed
+        .filter_map(|mount| mount.target.clone())
+        .chain(of_image.cloned())
+        .collect()
 }
 
 fn volume(name: &str, driver: &str) -> engine::Volume {

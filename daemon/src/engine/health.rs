@@ -1,5 +1,5 @@
-//! Decides when a container that was just started is ready. Pure: takes a snapshot and the time
-//! since the start, and returns a verdict.
+//! Decides when a container that was just started is ready. Pure: takes snapshots with the time
+//! since the start, and returns verdicts.
 
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use super::Container;
 pub(crate) const MONITOR: Duration = Duration::from_secs(2);
 /// Added to the healthcheck's own limits, for starting the probe and noticing its result.
 const SLACK: Duration = Duration::from_secs(5);
+/// How long, beyond the monitor period, a container can exit and be started again by the engine.
+/// The engine's pauses between restarts double from 100 ms, so this is about seven tries.
+const RESTARTS: Duration = Duration::from_secs(10);
 /// A container without a healthcheck that neither runs nor has exited (for example, paused by hand)
 /// is given up after this time.
 const STUCK: Duration = Duration::from_secs(30);
@@ -52,44 +55,108 @@ pub(crate) enum Verdict {
     TimedOut(Duration),
 }
 
-/// The times that a verdict depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ObservedTimes {
-    /// Time since the start.
-    pub elapsed: Duration,
-    /// Time since the healthcheck began to succeed without interruption.
-    pub healthy: Duration,
+/// Watches a container that was just started: remembers between two looks since when it runs and is
+/// healthy.
+#[derive(Debug)]
+pub(crate) struct ReadinessWatch {
     /// How long the container must run before it counts as ready. `None` means [`MONITOR`], or no
     /// extra time for a container with a healthcheck.
-    pub monitor: Option<Duration>,
+    monitor: Option<Duration>,
+    /// These are times since the start.
+    healthy_since: Option<Duration>,
+    running_since: Option<Duration>,
+    last_restart: Duration,
+    restarts: u32,
+    /// The engine forgets it when it starts the container again.
+    exit_code: Option<i32>,
 }
 
-/// Decides whether a container is ready.
-pub(crate) fn judge_readiness(container: &Container, times_seen: ObservedTimes) -> Verdict {
+impl ReadinessWatch {
+    pub(crate) fn new(monitor: Option<Duration>) -> Self {
+        Self {
+            monitor,
+            healthy_since: None,
+            running_since: None,
+            last_restart: Duration::ZERO,
+            restarts: 0,
+            exit_code: None,
+        }
+    }
+
+    /// Decides whether the container, as it is `elapsed` after its start, is ready.
+    pub(crate) fn judge(&mut self, container: &Container, elapsed: Duration) -> Verdict {
+        let record = &container.record;
+        if record.restart_count != self.restarts {
+            self.restarts = record.restart_count;
+            self.last_restart = elapsed;
+            self.running_since = None;
+            self.healthy_since = None;
+        }
+        self.exit_code = record.exit_code.or(self.exit_code);
+        let since = |since: &mut Option<Duration>, holds: bool| {
+            let start = *since.get_or_insert(elapsed);
+            if !holds {
+                *since = None;
+            }
+            since.map_or(Duration::ZERO, |_| elapsed.saturating_sub(start))
+        };
+        let is_running = record.state() == v1::ReplicaState::Running;
+        let is_healthy = record.health() == v1::Health::Healthy;
+        let times_seen = ObservedTimes {
+            elapsed,
+            running: since(&mut self.running_since, is_running),
+            healthy: since(&mut self.healthy_since, is_healthy),
+            last_restart: self.last_restart,
+        };
+        judge_readiness(container, self.exit_code, self.monitor, times_seen)
+    }
+}
+
+/// The times that a verdict depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ObservedTimes {
+    /// Time since the start.
+    elapsed: Duration,
+    /// Time since the container began to run without interruption.
+    running: Duration,
+    /// Time since the healthcheck began to succeed without interruption.
+    healthy: Duration,
+    /// The engine started the container again at this time after the start. Zero if it did not.
+    last_restart: Duration,
+}
+
+/// How long after its start a container can exit if the engine then starts it again, as one does
+/// whose database is not there yet: the healthcheck's start period, or [`RESTARTS`] and the
+/// monitor period.
+fn restarts_tolerated(container: &Container, monitor: Option<Duration>) -> Duration {
+    let start_period = container
+        .healthcheck
+        .map_or(Duration::ZERO, |limits| limits.start_period);
+    start_period.max(RESTARTS.saturating_add(monitor.unwrap_or(MONITOR)))
+}
+
+fn judge_readiness(
+    container: &Container,
+    exit_code: Option<i32>,
+    monitor: Option<Duration>,
+    times_seen: ObservedTimes,
+) -> Verdict {
     let ObservedTimes {
         elapsed,
+        running,
         healthy,
-        monitor,
+        last_restart,
     } = times_seen;
     use v1::ReplicaState as State;
     let record = &container.record;
-    if let State::Exited | State::Dead = record.state() {
-        let stays_ended = matches!(
-            container.restart,
-            v1::RestartPolicy::No | v1::RestartPolicy::OnFailure
-        );
-        if record.exit_code == Some(0) && stays_ended && container.start_error.is_empty() {
-            return Verdict::Ready;
-        }
-    }
-    if let State::Exited | State::Dead | State::Restarting = record.state() {
-        return Verdict::Failed(ended(container));
-    }
-    if record.restart_count > 0 {
-        return Verdict::Failed(format!(
-            "it exited and was restarted {}",
-            times(record.restart_count)
-        ));
+    let tolerated = restarts_tolerated(container, monitor);
+    match record.state() {
+        State::Exited | State::Dead if record.finished => return Verdict::Ready,
+        State::Exited | State::Dead => return Verdict::Failed(ended(container, exit_code)),
+        State::Restarting if elapsed < tolerated => return Verdict::Wait,
+        State::Restarting => return Verdict::Failed(ended(container, exit_code)),
+        _ if last_restart >= tolerated => return Verdict::Failed(ended(container, exit_code)),
+        _ => {}
     }
     match container.healthcheck {
         Some(limits) => match record.health() {
@@ -99,14 +166,16 @@ pub(crate) fn judge_readiness(container: &Container, times_seen: ObservedTimes) 
                 "its healthcheck failed {} in a row",
                 times(limits.retries)
             )),
-            _ if elapsed >= limits.limit() => Verdict::TimedOut(limits.limit()),
+            _ if elapsed >= last_restart.saturating_add(limits.limit()) => {
+                Verdict::TimedOut(limits.limit())
+            }
             _ => Verdict::Wait,
         },
         None => {
             let monitor = monitor.unwrap_or(MONITOR);
-            let stuck = monitor.saturating_add(STUCK);
+            let stuck = last_restart.saturating_add(monitor).saturating_add(STUCK);
             match record.state() {
-                State::Running if elapsed >= monitor => Verdict::Ready,
+                State::Running if running >= monitor => Verdict::Ready,
                 _ if elapsed >= stuck => Verdict::TimedOut(stuck),
                 _ => Verdict::Wait,
             }
@@ -114,18 +183,21 @@ pub(crate) fn judge_readiness(container: &Container, times_seen: ObservedTimes) 
     }
 }
 
-fn ended(container: &Container) -> String {
+fn ended(container: &Container, exit_code: Option<i32>) -> String {
     if !container.start_error.is_empty() {
         return format!("it cannot be started: {}", container.start_error);
     }
-    let code = container
-        .record
-        .exit_code
-        .map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+    let code = exit_code.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
     if container.oom_killed {
         return format!("it ran out of memory and was killed (exit code {code})");
     }
-    format!("it exited with code {code}")
+    match container.record.restart_count {
+        0 => format!("it exited with code {code}"),
+        count => format!(
+            "it exited with code {code} and was restarted {}",
+            times(count)
+        ),
+    }
 }
 
 fn times(count: u32) -> String {
@@ -160,11 +232,13 @@ mod tests {
             healthcheck: None,
             restart: v1::RestartPolicy::UnlessStopped,
             restart_attempts: 0,
+            restart_by_default: false,
             stop_grace: Duration::from_secs(10),
             oom_killed: false,
             start_error: String::new(),
             network_of: String::new(),
             on_machine_network: false,
+            anonymous_volumes: Vec::new(),
             post_start: Vec::new(),
             pre_stop: Vec::new(),
         }
@@ -177,16 +251,25 @@ mod tests {
         container
     }
 
+    /// Looks every second from the start, and returns the first verdict or the last `Wait`.
+    fn watch(
+        monitor: Option<Duration>,
+        seconds: u64,
+        at: impl Fn(u64) -> Container,
+    ) -> (u64, Verdict) {
+        let mut watch = ReadinessWatch::new(monitor);
+        for second in 0..seconds {
+            let verdict = watch.judge(&at(second), Duration::from_secs(second));
+            if verdict != Verdict::Wait {
+                return (second, verdict);
+            }
+        }
+        let last = watch.judge(&at(seconds), Duration::from_secs(seconds));
+        (seconds, last)
+    }
+
     fn after(container: &Container, seconds: u64) -> Verdict {
-        let elapsed = Duration::from_secs(seconds);
-        judge_readiness(
-            container,
-            ObservedTimes {
-                elapsed,
-                healthy: Duration::ZERO,
-                monitor: None,
-            },
-        )
+        watch(None, seconds, |_| container.clone()).1
     }
 
     #[test]
@@ -214,42 +297,80 @@ mod tests {
 
     #[test]
     fn judge_with_monitor_period_requires_lasting_health() {
-        let after = |container: &Container, healthy| {
-            let monitor = Some(Duration::from_secs(5));
-            judge_readiness(
-                container,
-                ObservedTimes {
-                    elapsed: Duration::from_secs(200),
-                    healthy,
-                    monitor,
-                },
-            )
-        };
+        let monitor = Some(Duration::from_secs(5));
         let healthy = with_health(v1::Health::Healthy);
-        assert_eq!(
-            after(&healthy, Duration::from_secs(4)),
-            Verdict::Wait,
-            "beyond the healthcheck's own limit"
-        );
-        assert_eq!(after(&healthy, Duration::from_secs(5)), Verdict::Ready);
-        let failing = with_health(v1::Health::Unhealthy);
-        assert!(matches!(
-            after(&failing, Duration::ZERO),
-            Verdict::Failed(_)
-        ));
-        let running = container(v1::ReplicaState::Running, None);
-        let at = |seconds| {
-            let monitor = Some(Duration::from_secs(5));
-            judge_readiness(
-                &running,
-                ObservedTimes {
-                    elapsed: Duration::from_secs(seconds),
-                    healthy: Duration::ZERO,
-                    monitor,
-                },
-            )
+        assert_eq!(watch(monitor, 9, |_| healthy.clone()), (5, Verdict::Ready));
+        // It is healthy beyond the limit of its healthcheck.
+        let late = |second| {
+            with_health(if second < 130 {
+                v1::Health::Starting
+            } else {
+                v1::Health::Healthy
+            })
         };
-        assert_eq!((at(4), at(5)), (Verdict::Wait, Verdict::Ready));
+        assert_eq!(watch(monitor, 200, late), (135, Verdict::Ready));
+        let failing = with_health(v1::Health::Unhealthy);
+        let verdict = watch(monitor, 9, |_| failing.clone()).1;
+        assert!(matches!(verdict, Verdict::Failed(_)));
+        let running = container(v1::ReplicaState::Running, None);
+        assert_eq!(watch(monitor, 9, |_| running.clone()), (5, Verdict::Ready));
+    }
+
+    /// A container that exits and is started again, in turn, until it runs from `good` on.
+    fn restarted_until(good: u64, healthcheck: Option<HealthLimits>) -> impl Fn(u64) -> Container {
+        move |second| {
+            let waits = second < good && second % 2 == 1;
+            let state = if waits {
+                v1::ReplicaState::Restarting
+            } else {
+                v1::ReplicaState::Running
+            };
+            let mut container = container(state, waits.then_some(1));
+            container.record.restart_count = u32::try_from(second.min(good) / 2).unwrap();
+            container.healthcheck = healthcheck;
+            if healthcheck.is_some() {
+                container.record.set_health(v1::Health::Starting);
+            }
+            container
+        }
+    }
+
+    #[test]
+    fn judge_tolerates_early_restarts() {
+        assert_eq!(
+            watch(None, 99, restarted_until(6, None)),
+            (8, Verdict::Ready),
+            "it ran for the monitor period"
+        );
+        assert_eq!(
+            watch(None, 99, restarted_until(10, None)),
+            (12, Verdict::Ready)
+        );
+        let (second, verdict) = watch(None, 99, restarted_until(99, None));
+        assert_eq!(second, 12, "10 s and the monitor period");
+        assert_eq!(
+            verdict,
+            Verdict::Failed("it exited with code 1 and was restarted 6 times".into())
+        );
+        let monitor = Some(Duration::from_secs(15));
+        assert_eq!(watch(monitor, 99, restarted_until(99, None)).0, 25);
+    }
+
+    #[test]
+    fn judge_tolerates_restarts_within_start_period() {
+        let limits = HealthLimits {
+            start_period: Duration::from_mins(1),
+            ..LIMITS
+        };
+        let (second, verdict) = watch(None, 99, restarted_until(99, Some(limits)));
+        assert_eq!(second, 60);
+        assert!(matches!(verdict, Verdict::Failed(_)), "{verdict:?}");
+        // The healthcheck has all of its time after the last restart.
+        let limit = limits.limit();
+        assert_eq!(
+            watch(None, 999, restarted_until(50, Some(limits))),
+            (50 + limit.as_secs(), Verdict::TimedOut(limit))
+        );
     }
 
     #[test]
@@ -276,16 +397,16 @@ mod tests {
             after(&exited, 0),
             Verdict::Failed("it exited with code 3".into())
         );
-        let restarting = container(v1::ReplicaState::Restarting, Some(1));
+        let mut restarting = container(v1::ReplicaState::Restarting, Some(1));
+        assert_eq!(after(&restarting, 11), Verdict::Wait);
         assert_eq!(
-            after(&restarting, 9),
+            after(&restarting, 12),
             Verdict::Failed("it exited with code 1".into())
         );
-        let mut back = container(v1::ReplicaState::Running, None);
-        back.record.restart_count = 2;
+        restarting.record.restart_count = 2;
         assert_eq!(
-            after(&back, 9),
-            Verdict::Failed("it exited and was restarted 2 times".into())
+            after(&restarting, 12),
+            Verdict::Failed("it exited with code 1 and was restarted 2 times".into())
         );
         let mut hungry = container(v1::ReplicaState::Exited, Some(137));
         hungry.oom_killed = true;
@@ -303,8 +424,7 @@ mod tests {
             "a service must not exit"
         );
         done.restart = v1::RestartPolicy::No;
+        done.record.finished = true;
         assert_eq!(after(&done, 0), Verdict::Ready);
-        done.record.exit_code = Some(1);
-        assert!(matches!(after(&done, 0), Verdict::Failed(_)));
     }
 }

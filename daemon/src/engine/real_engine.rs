@@ -37,6 +37,9 @@ async fn real_engine_passes_the_suite() {
         let started = std::time::Instant::now();
         case(bench.clone()).await;
         println!("{name} {:?}", started.elapsed());
+        let left = dockerd.volumes().await;
+        let anonymous = |name: &String| uc_api::volumes::is_anonymous(name);
+        assert!(!left.iter().any(anonymous), "{name}: {left:?}");
     }
 }
 
@@ -330,6 +333,10 @@ impl observe::ObservationSink for Sink {
         self.0.send(observation.clone()).await.unwrap();
         Ok(())
     }
+
+    async fn publish_facts(&self, _facts: &uc_api::v1::MachineFacts) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -427,4 +434,73 @@ async fn real_engine_can_restart_while_it_is_observed() {
     until("an empty machine again", &|seen| seen.replicas.is_empty()).await;
     cancel.cancel();
     observer.await.unwrap();
+}
+
+/// A server that ends well on SIGTERM is the case for which `on-failure` does not do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_engine_brings_back_servers_and_not_jobs() {
+    let Some(mut dockerd) = Dockerd::start().await else {
+        return;
+    };
+    let engine = Arc::new(DockerEngine::new(dockerd.socket()));
+    let bench = suite::Bench {
+        engine: engine.clone(),
+        archive: dockerd.archive().await,
+    };
+    bench.load().await;
+    let (_identity, receiver) = watch::channel(Some(identity()));
+    let state = tempfile::tempdir().unwrap();
+    let cancel = CancellationToken::new();
+    let marks = Marks::default();
+    let node = NodeService::new(
+        engine.clone(),
+        contents(&state),
+        receiver,
+        marks.clone(),
+        Changes::open(&state.path().join("changes"), &marks).unwrap(),
+        cancel.clone(),
+    );
+    let run = async |name, script| {
+        let mut spec = service(name, script);
+        spec.restart = v1::RestartPolicy::Unspecified.into();
+        let (_, id) = create(&node, spec).await.unwrap();
+        start(&node, &id).await.unwrap();
+        id
+    };
+    let polite = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
+    let server = run("server", polite).await;
+    let undecided = run("undecided", polite).await;
+    let job = run("job", "echo done").await;
+    engine
+        .set_restart(&server, v1::RestartPolicy::UnlessStopped, 0)
+        .await
+        .unwrap();
+
+    dockerd.end();
+    dockerd.begin().await;
+    let until_running = async |id: &str| {
+        let running = async {
+            loop {
+                let container = engine.inspect(id).await.unwrap();
+                if container.record.state() == v1::ReplicaState::Running {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), running)
+            .await
+            .unwrap();
+    };
+    until_running(&server).await;
+    until_running(&undecided).await;
+    let job = engine.inspect(&job).await.unwrap();
+    assert!(job.record.finished, "{job:?}");
+
+    // The daemon stops before the engine when the machine shuts down.
+    cancel.cancel();
+    node.finish().await;
+    let undecided = engine.inspect(&undecided).await.unwrap();
+    assert_eq!(undecided.restart, v1::RestartPolicy::UnlessStopped);
+    node.remove_all().await.unwrap();
 }

@@ -10,7 +10,7 @@ use bollard::models as engine;
 use uc_api::layout::{DOCKER_NETWORK, label};
 use uc_api::v1;
 
-use super::{Container, HealthLimits, PortHolder, Volume};
+use super::{AnonymousVolume, Container, HealthLimits, PortHolder, Volume};
 
 /// The engine's own defaults, used if neither image nor service sets a value.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
@@ -60,10 +60,21 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         .and_then(|endpoint| endpoint.ip_address)
         .filter(|ip| !ip.is_empty())
         .unwrap_or_else(|| of(label::ADDRESS));
-    let policy = or_empty(host.restart_policy);
+    let policy = or_empty(host.restart_policy.clone());
     let number = |key: &str| of_label(&labels, key, str::parse);
     let hooks = |key: &str| of_label(&labels, key, |text| serde_json::from_str(text));
     let files = of(label::FILES);
+    let anonymous_volumes = anonymous_volumes(
+        inspected.mounts.as_deref().unwrap_or(&[]),
+        &host,
+        &of(label::HANDED_ON),
+    );
+    let restart = restart(policy.name);
+    let exit_code = ended.then(|| or_empty(state.exit_code) as i32);
+    let stays_ended = matches!(
+        restart,
+        v1::RestartPolicy::No | v1::RestartPolicy::OnFailure
+    );
     let record = v1::ReplicaRecord {
         container_id: or_empty(inspected.id),
         container_name: or_empty(inspected.name).trim_start_matches('/').to_owned(),
@@ -79,7 +90,7 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
             String::new()
         },
         created_at_ms: inspected.created.as_deref().map_or(0, milliseconds),
-        exit_code: ended.then(|| or_empty(state.exit_code) as i32),
+        exit_code,
         ports: ports::ports(or_empty(host.port_bindings), &published),
         draining: false,
         restart_count: inspected
@@ -98,6 +109,10 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         dns_server: or_empty(host.dns.into_iter().flatten().next()),
         // The engine does not know it.
         kept: v1::Kept::Unspecified.into(),
+        finished: replica_state == v1::ReplicaState::Exited
+            && exit_code == Some(0)
+            && stays_ended
+            && or_empty(state.error.as_deref()).is_empty(),
     };
     Container {
         record,
@@ -105,11 +120,12 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         hook: of(label::HOOK),
         step: of(label::STEP),
         healthcheck: config.healthcheck.as_ref().and_then(health_limits),
-        restart: restart(policy.name),
+        restart,
         restart_attempts: policy
             .maximum_retry_count
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or(0),
+        restart_by_default: labels.contains_key(label::RESTART),
         stop_grace: config.stop_timeout.map_or(STOP_GRACE, |seconds| {
             Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
         }),
@@ -120,6 +136,7 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
             host.network_mode
                 .and_then(|mode| Some(mode.strip_prefix("container:")?.to_owned())),
         ),
+        anonymous_volumes,
         post_start: hooks(label::POST_START),
         pre_stop: hooks(label::PRE_STOP),
     }
@@ -142,7 +159,7 @@ fn has_address(state: v1::ReplicaState) -> bool {
 /// Converts one volume. Returns `None` for an anonymous volume, which belongs to its container.
 pub(crate) fn volume(volume: engine::Volume) -> Option<Volume> {
     let anonymous = volume.labels.contains_key("com.docker.volume.anonymous")
-        || (volume.name.len() == 64 && volume.name.bytes().all(|b| b.is_ascii_hexdigit()));
+        || uc_api::volumes::is_anonymous(&volume.name);
     if anonymous {
         return None;
     }
@@ -241,6 +258,38 @@ fn restart(name: Option<engine::RestartPolicyNameEnum>) -> v1::RestartPolicy {
 fn milliseconds(time: &str) -> i64 {
     time.parse::<jiff::Timestamp>()
         .map_or(0, jiff::Timestamp::as_millisecond)
+}
+
+/// The volumes that were not mounted by a name, and those that a predecessor handed on
+/// (`handed_on`: their names, separated by commas). A volume is not judged by its name alone,
+/// because a user can mount one whose name looks like the engine's own.
+fn anonymous_volumes(
+    points: &[engine::MountPoint],
+    host: &engine::HostConfig,
+    handed_on: &str,
+) -> Vec<AnonymousVolume> {
+    let long = host.mounts.iter().flatten();
+    let short = host.binds.iter().flatten();
+    let named: Vec<&str> = long
+        .filter_map(|mount| mount.source.as_deref())
+        .chain(short.filter_map(|bind| bind.split(':').next()))
+        .filter(|name| !handed_on.split(',').any(|volume| volume == *name))
+        .collect();
+    let mut volumes: Vec<AnonymousVolume> = points
+        .iter()
+        .filter(|point| point.typ.as_deref() == Some("volume"))
+        .filter_map(|point| {
+            Some(AnonymousVolume {
+                name: point
+                    .name
+                    .clone()
+                    .filter(|name| !named.contains(&name.as_str()))?,
+                target: point.destination.clone()?,
+            })
+        })
+        .collect();
+    volumes.sort_by(|a, b| a.target.cmp(&b.target));
+    volumes
 }
 
 /// Converts the mounts, ordered by target. The engine does not list tmpfs mounts that were

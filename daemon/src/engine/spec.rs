@@ -29,7 +29,7 @@ pub(crate) use network::port_key;
 use uc_api::layout::label;
 use uc_api::v1;
 
-use super::ApiVersion;
+use super::{AnonymousVolume, ApiVersion};
 
 /// Variable with the id of the machine that a container runs on. It overrides a variable of the
 /// same name in the compose file.
@@ -38,6 +38,9 @@ pub(crate) const MACHINE_ID_VARIABLE: &str = "UC_MACHINE_ID";
 const START_INTERVAL: ApiVersion = ApiVersion::new(1, 44);
 /// Log driver of a service that names none. It rotates its files, unlike the engine's own default.
 const LOG_DRIVER: &str = "local";
+
+/// Value of [`label::RESTART`].
+const RESTART_BY_DEFAULT: &str = "default";
 
 /// What identifies a replica, besides its spec.
 #[derive(Debug, Clone)]
@@ -62,6 +65,9 @@ pub(crate) struct Placement<'a> {
     pub shared: &'a BTreeMap<String, String>,
     /// Path of each content that the spec names, by hash ([`v1::FileSpec::hash`]).
     pub files: &'a BTreeMap<String, PathBuf>,
+    /// The anonymous volumes of the replica that this one replaces
+    /// ([`Container::hands_on_to`](super::Container::hands_on_to)).
+    pub handed_on: &'a [AnonymousVolume],
     /// Values of the variables in [`v1::ServiceSpec::secret_environment`], by variable name.
     pub secrets: &'a BTreeMap<String, String>,
 }
@@ -95,7 +101,7 @@ pub(crate) fn container(
     let (entrypoint, command) = entrypoint_and_command(spec, placement.image_entrypoint)?;
     engine::check_engine(spec, placement.api)?;
     let mut host = HostConfig {
-        restart_policy: Some(restart(spec)),
+        restart_policy: Some(restart_policy(spec.restart(), spec.restart_attempts)),
         log_config: Some(log_config(spec.logging.as_ref())),
         init: some_if(spec.init, || true),
         readonly_rootfs: some_if(spec.read_only, || true),
@@ -227,6 +233,8 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
         .map(String::as_str)
         .collect();
     let address = some_if(spec.network_mode == "host", || placement.bridge.to_string());
+    let volumes = placement.handed_on.iter();
+    let volumes: Vec<&str> = volumes.map(|volume| volume.name.as_str()).collect();
     let more = [
         (label::FILES, text(&files.join(","))),
         (label::RESERVED_CPU, reserved(|of| of.reserved_nano_cpus)),
@@ -239,6 +247,13 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
             label::RESOLVERS,
             some_if(spec.network_mode.is_empty() && !spec.dns.is_empty(), || {
                 spec.dns.join(",")
+            }),
+        ),
+        (label::HANDED_ON, text(&volumes.join(","))),
+        (
+            label::RESTART,
+            some_if(spec.restart() == v1::RestartPolicy::Unspecified, || {
+                RESTART_BY_DEFAULT.to_owned()
             }),
         ),
         (label::POST_START, hooks(&spec.post_start)),
@@ -284,21 +299,18 @@ fn environment(
         .collect())
 }
 
-fn restart(spec: &v1::ServiceSpec) -> EngineRestart {
-    restart_policy(spec.restart(), spec.restart_attempts)
-}
-
-/// The engine's own form of a restart policy.
+/// Converts a restart policy. A service that sets none begins with `on-failure`, so that a job runs
+/// once; [`super::jobs`] changes the policy of a server.
 pub(crate) fn restart_policy(policy: v1::RestartPolicy, attempts: u32) -> EngineRestart {
     let name = match policy {
         v1::RestartPolicy::No => RestartPolicyNameEnum::NO,
         v1::RestartPolicy::Always => RestartPolicyNameEnum::ALWAYS,
-        v1::RestartPolicy::OnFailure => RestartPolicyNameEnum::ON_FAILURE,
-        v1::RestartPolicy::UnlessStopped | v1::RestartPolicy::Unspecified => {
-            RestartPolicyNameEnum::UNLESS_STOPPED
+        v1::RestartPolicy::UnlessStopped => RestartPolicyNameEnum::UNLESS_STOPPED,
+        v1::RestartPolicy::OnFailure | v1::RestartPolicy::Unspecified => {
+            RestartPolicyNameEnum::ON_FAILURE
         }
     };
-    let counted = name == RestartPolicyNameEnum::ON_FAILURE && attempts > 0;
+    let counted = policy == v1::RestartPolicy::OnFailure && attempts > 0;
     EngineRestart {
         name: Some(name),
         maximum_retry_count: some_if(counted, || i64::from(attempts)),

@@ -47,6 +47,7 @@ cases!(
     logs_are_limited_by_count_and_time,
     inspect_reports_health,
     engine_restarts_exited_container,
+    set_restart_applies_to_a_running_container,
     exec_returns_output_and_exit_code,
     exec_passes_standard_input,
     exec_with_terminal_has_one_stream,
@@ -57,6 +58,7 @@ cases!(
     container_can_join_network_of_machine_or_other_container,
     inspect_restores_spec_values_from_labels,
     remove_keeps_named_and_removes_anonymous_volumes,
+    anonymous_volumes_are_handed_on,
     events_report_changes,
 );
 
@@ -74,7 +76,15 @@ pub(crate) fn service(name: &str, script: &str) -> v1::ServiceSpec {
     }
 }
 
-fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
+pub(crate) fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
+    body_with(spec, name, &[])
+}
+
+fn body_with(
+    spec: &v1::ServiceSpec,
+    name: &str,
+    handed_on: &[AnonymousVolume],
+) -> ContainerCreateBody {
     let placement = spec::Placement {
         cluster: "c1",
         machine: "m1",
@@ -87,6 +97,7 @@ fn body(spec: &v1::ServiceSpec, name: &str) -> ContainerCreateBody {
         api: ApiVersion::new(1, 41),
         shared: &BTreeMap::new(),
         files: &BTreeMap::new(),
+        handed_on,
         secrets: &BTreeMap::new(),
     };
     spec::container(spec, name, &placement).unwrap()
@@ -406,8 +417,52 @@ async fn engine_restarts_exited_container(bench: Bench) {
             container.record.restart_count > 0
         })
         .await;
-    assert_eq!(again.restart, v1::RestartPolicy::UnlessStopped);
+    assert_eq!(again.restart, v1::RestartPolicy::OnFailure);
+    assert!(again.restart_by_default && !again.record.finished);
     bench.engine.remove(&id).await.unwrap();
+
+    let mut job = service("job", "true");
+    job.restart = v1::RestartPolicy::Unspecified.into();
+    let id = bench.run(&job).await;
+    let done = bench.exited(&id).await;
+    assert!(done.record.finished);
+    assert_eq!(done.record.restart_count, 0);
+    bench.engine.remove(&id).await.unwrap();
+}
+
+async fn set_restart_applies_to_a_running_container(bench: Bench) {
+    let engine = &bench.engine;
+    let mut spec = service("policy", "sleep 1; exit 4");
+    spec.restart = v1::RestartPolicy::UnlessStopped.into();
+    let id = bench.run(&spec).await;
+    let set = async |policy, attempts| {
+        engine.set_restart(&id, policy, attempts).await.unwrap();
+        engine.inspect(&id).await.unwrap().restart
+    };
+    assert_eq!(
+        set(v1::RestartPolicy::Always, 0).await,
+        v1::RestartPolicy::Always
+    );
+    assert_eq!(
+        set(v1::RestartPolicy::OnFailure, 3).await,
+        v1::RestartPolicy::OnFailure
+    );
+    assert_eq!(set(v1::RestartPolicy::No, 0).await, v1::RestartPolicy::No);
+    let ended = bench.exited(&id).await;
+    assert_eq!(
+        (ended.record.restart_count, ended.record.exit_code),
+        (0, Some(4))
+    );
+    assert_eq!(
+        set(v1::RestartPolicy::UnlessStopped, 0).await,
+        v1::RestartPolicy::UnlessStopped
+    );
+    engine.remove(&id).await.unwrap();
+    let missing = engine.set_restart(&id, v1::RestartPolicy::No, 0).await;
+    assert!(
+        matches!(missing, Err(EngineError::NotFound { .. })),
+        "{missing:?}"
+    );
 }
 
 async fn exec_returns_output_and_exit_code(bench: Bench) {
@@ -688,6 +743,67 @@ async fn remove_keeps_named_and_removes_anonymous_volumes(bench: Bench) {
     assert_eq!(of(engine.volumes().await.unwrap()), [named]);
 }
 
+/// What `VOLUME` in an image does, a create request can do as well.
+async fn anonymous_volumes_are_handed_on(bench: Bench) {
+    let engine = &bench.engine;
+    let mut spec = service("keeps", "sleep 1000");
+    let unnamed = |target: &str| v1::MountSpec {
+        kind: v1::MountKind::Volume.into(),
+        target: target.into(),
+        ..Default::default()
+    };
+    spec.mounts = vec![unnamed("/scratch"), unnamed("/dropped")];
+    let create = async |spec: &v1::ServiceSpec, handed_on: &[AnonymousVolume]| {
+        let name = spec::container_name(spec, rand::random());
+        let mut body = body_with(spec, &name, handed_on);
+        body.volumes = Some(vec!["/image".to_owned()]);
+        let id = engine.create(&name, "", body).await.unwrap();
+        engine.inspect(&id).await.unwrap()
+    };
+    let named = |container: &Container, target: &str| {
+        let mut volumes = container.anonymous_volumes.iter();
+        let volume = volumes.find(|volume| volume.target == target);
+        volume.map(|volume| volume.name.clone())
+    };
+    let first = create(&spec, &[]).await;
+    let targets: Vec<&str> = first
+        .anonymous_volumes
+        .iter()
+        .map(|volume| volume.target.as_str())
+        .collect();
+    assert_eq!(targets, ["/dropped", "/image", "/scratch"]);
+    assert!(
+        first
+            .record
+            .mounts
+            .iter()
+            .all(|mount| uc_api::volumes::is_anonymous(&mount.source))
+    );
+
+    spec.mounts = vec![unnamed("/scratch")];
+    spec.mounts.push(v1::MountSpec {
+        kind: v1::MountKind::Tmpfs.into(),
+        target: "/dropped".into(),
+        ..Default::default()
+    });
+    let second = create(&spec, &first.hands_on_to(&spec)).await;
+    assert_eq!(named(&second, "/image"), named(&first, "/image"));
+    assert_eq!(named(&second, "/scratch"), named(&first, "/scratch"));
+    assert_eq!(named(&second, "/dropped"), None);
+
+    // The first one takes away only what the second one does not use.
+    let first_id = &first.record.container_id;
+    engine.remove(first_id).await.unwrap();
+    let third = create(&spec, &second.hands_on_to(&spec)).await;
+    engine.remove(&second.record.container_id).await.unwrap();
+    let third_id = &third.record.container_id;
+    engine.start(third_id).await.unwrap();
+    let third = engine.inspect(third_id).await.unwrap();
+    assert_eq!(named(&third, "/image"), named(&first, "/image"));
+    engine.remove(third_id).await.unwrap();
+    // With the last container the volumes go: the suite must leave none.
+}
+
 async fn events_report_changes(bench: Bench) {
     let mut events = bench.engine.events().await.unwrap();
     let id = bench.run(&service("events", "sleep 1000")).await;
@@ -734,6 +850,9 @@ async fn fake_engine_passes_the_suite() {
         }
         println!("{name}");
         case(bench).await;
+        let left = engine.all_volumes();
+        let anonymous = |name: &String| uc_api::volumes::is_anonymous(name);
+        assert!(!left.iter().any(anonymous), "{name}: {left:?}");
     }
 }
 

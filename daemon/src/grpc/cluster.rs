@@ -5,19 +5,22 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use uc_api::v1::cluster_server::Cluster;
 use uc_api::v1::{
-    AddMachineRequest, AddMachineResponse, BackupRequest, BackupResponse, CreateTokenRequest,
-    CreateTokenResponse, ExamineRequest, ExamineResponse, LabelMachineRequest,
-    LabelMachineResponse, ListMachinesRequest, ListMachinesResponse, ListTokensRequest,
-    ListTokensResponse, MachineRecord, MachineStatus, RemoveMachineRequest, RemoveMachineResponse,
-    RemoveTokenRequest, RemoveTokenResponse, RenameMachineRequest, RenameMachineResponse,
+    AddMachineRequest, AddMachineResponse, BackupRequest, BackupResponse, CordonMachineRequest,
+    CordonMachineResponse, CreateTokenRequest, CreateTokenResponse, ExamineRequest,
+    ExamineResponse, LabelMachineRequest, LabelMachineResponse, ListMachinesRequest,
+    ListMachinesResponse, ListTokensRequest, ListTokensResponse, MachineRecord, MachineStatus,
+    RemoveMachineRequest, RemoveMachineResponse, RemoveTokenRequest, RemoveTokenResponse,
+    RenameMachineRequest, RenameMachineResponse,
 };
 use uc_api::{Code, Failure};
+use uc_cluster_state::Write;
 
 use crate::app::App;
+use crate::clock::now_ms;
 use crate::cluster::examine::{self, wire_liveness};
 use crate::cluster::member::Member;
 use crate::cluster::records::{self, delete};
-use crate::cluster::{backup, labels};
+use crate::cluster::{backup, cordon, labels};
 use crate::membership::{register, tokens};
 
 #[derive(Debug)]
@@ -75,6 +78,25 @@ async fn label(member: &Member, request: LabelMachineRequest) -> Result<MachineR
             .await?;
     }
     Ok(MachineRecord { labels, ..machine })
+}
+
+/// Keeps new replicas away from a machine, or ends that.
+async fn set_cordon(
+    member: &Member,
+    request: CordonMachineRequest,
+) -> Result<MachineRecord, Failure> {
+    let machine = member.cluster().machine_record(&request.machine)?.clone();
+    if (machine.cordoned_at_ms != 0) == request.cordon {
+        return Ok(machine);
+    }
+    let cordoned_at_ms = if request.cordon { now_ms() } else { 0 };
+    member
+        .write(vec![cordon::write(&machine.id, cordoned_at_ms)])
+        .await?;
+    Ok(MachineRecord {
+        cordoned_at_ms,
+        ..machine
+    })
 }
 
 /// Runs a call's work in a task of its own, so that it also ends if the caller hangs up. A change
@@ -138,9 +160,19 @@ async fn remove_machine(
             Err(failure) => response.reset_error = failure.to_string(),
         }
     }
-    member
-        .write(vec![delete(records::MACHINE, machine.id)])
-        .await?;
+    // What it had to do and the volumes that it had go with it.
+    let cluster = member.cluster();
+    let homes = machine.id.parse().into_iter();
+    let homes = homes.flat_map(|id| cluster.volume_homes(id));
+    let retirements = cluster
+        .retirements()
+        .filter(|(container, _)| container.machine.to_string() == machine.id);
+    let mut writes: Vec<Write> = retirements
+        .map(|(container, _)| delete(records::RETIRE, container.key()))
+        .chain(homes.map(|(home, _)| delete(records::VOLUME_HOME, home.key())))
+        .collect();
+    writes.push(delete(records::MACHINE, machine.id));
+    member.write(writes).await?;
     Ok(response)
 }
 
@@ -213,6 +245,22 @@ impl Cluster for ClusterApi {
         })
         .await?;
         Ok(Response::new(LabelMachineResponse {
+            machine: Some(machine),
+        }))
+    }
+
+    async fn cordon_machine(
+        &self,
+        request: Request<CordonMachineRequest>,
+    ) -> Result<Response<CordonMachineResponse>, Status> {
+        let member = self.app.member()?;
+        let request = request.into_inner();
+        let machine = to_its_end(&member, |own| async move {
+            let _one_at_a_time = own.registering.lock().await;
+            set_cordon(&own, request).await
+        })
+        .await?;
+        Ok(Response::new(CordonMachineResponse {
             machine: Some(machine),
         }))
     }
@@ -321,6 +369,45 @@ mod tests {
         let write = put(records::MACHINE, other.id.clone(), &other);
         member.write(vec![write]).await.unwrap();
         (app, member, other)
+    }
+
+    #[tokio::test]
+    async fn cordon_label_and_rename_do_not_undo_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_app, member, other) = cluster(&directory).await;
+        let set = async |cordon| {
+            let request = CordonMachineRequest {
+                machine: "m2".into(),
+                cordon,
+            };
+            set_cordon(&member, request).await.unwrap()
+        };
+        let at = set(true).await.cordoned_at_ms;
+        assert!(at != 0);
+        assert_eq!(set(true).await.cordoned_at_ms, at, "it is cordoned already");
+        let labels = LabelMachineRequest {
+            machine: "m2".into(),
+            set: [("disk".to_owned(), "ssd".to_owned())].into(),
+            ..LabelMachineRequest::default()
+        };
+        label(&member, labels).await.unwrap();
+        let request = RenameMachineRequest {
+            machine: "m2".into(),
+            new_name: "m3".into(),
+        };
+        rename(&member, request).await.unwrap();
+        let known = member.cluster().machine_record("m3").unwrap().clone();
+        assert_eq!(known.cordoned_at_ms, at);
+        assert_eq!(known.labels.len(), 1);
+        assert_eq!(known.subnet, other.subnet);
+        let request = CordonMachineRequest {
+            machine: "m3".into(),
+            cordon: false,
+        };
+        set_cordon(&member, request).await.unwrap();
+        let known = member.cluster().machine_record("m3").unwrap().clone();
+        assert_eq!((known.cordoned_at_ms, known.labels.len()), (0, 1));
+        member.stop().await;
     }
 
     #[tokio::test]

@@ -12,9 +12,10 @@ use uc_api::v1::{
     ExecRequest, ExecResponse, ExecStart, Health, HistoryRequest, HistoryResponse,
     InspectServiceRequest, InspectServiceResponse, Kept, ListServicesRequest, ListServicesResponse,
     LogEntry, LogsRequest, PsRequest, PsResponse, ReplicaRecord, ReplicaState, ReplicaStatus,
-    ServiceMode, ServiceRecord, ServiceRevision, ServiceStatus, exec_request,
+    RetireRecord, ServiceMode, ServiceRecord, ServiceRevision, ServiceStatus, exec_request,
 };
 use uc_api::{Code, Failure, MachineId, ServiceKey};
+use uc_planner::global_replicas;
 
 use super::logs;
 use crate::app::App;
@@ -40,10 +41,43 @@ impl ServicesApi {
 /// A replica and its machine.
 pub(super) type Owned<'a> = (&'a Arc<Machine>, &'a Arc<Replica>);
 
-fn status(cluster: &Cluster, key: &ServiceKey, record: &ServiceRecord) -> ServiceStatus {
+/// Why a replica is to be removed by its machine.
+fn retirement<'a>(
+    cluster: &'a Cluster,
+    (machine, replica): Owned<'_>,
+) -> Option<&'a Arc<RetireRecord>> {
+    cluster.retirement(machine.id, &replica.record.container_id)
+}
+
+/// The machines as the planner sees them when it decides where a global service runs.
+fn places(cluster: &Cluster) -> Vec<uc_planner::Machine> {
+    let machines = cluster.machines().iter();
+    machines
+        .map(|machine| {
+            let up = !cluster.is_down(machine.id);
+            let replicas = cluster.reported(machine.id).replicas.values();
+            uc_planner::Machine {
+                replicas: replicas.map(|replica| replica.record.clone()).collect(),
+                ..cluster.planner_machine(machine, up)
+            }
+        })
+        .collect()
+}
+
+fn status(
+    cluster: &Cluster,
+    places: &[uc_planner::Machine],
+    key: &ServiceKey,
+    record: &ServiceRecord,
+) -> ServiceStatus {
     let running = cluster
         .replicas()
-        .filter(|(machine, replica)| replica.service == *key && !cluster.is_down(machine.id))
+        .filter(|(machine, replica)| {
+            replica.service == *key
+                && !cluster.is_down(machine.id)
+                && cluster.engine_away_since_ms(machine.id).is_none()
+                && retirement(cluster, (machine, replica)).is_none()
+        })
         .map(|(_, replica)| &replica.record)
         .filter(|replica| replica.state() == ReplicaState::Running);
     let running: Vec<Health> = running.map(ReplicaRecord::health).collect();
@@ -52,12 +86,7 @@ fn status(cluster: &Cluster, key: &ServiceKey, record: &ServiceRecord) -> Servic
         if spec.mode() != ServiceMode::Global {
             return spec.replicas;
         }
-        let machines = cluster.machines().iter();
-        let up = machines.filter(|machine| !cluster.is_down(machine.id));
-        match spec.machines.len() {
-            0 => up.count() as u32,
-            named => named as u32,
-        }
+        global_replicas(spec, places) as u32
     });
     ServiceStatus {
         desired,
@@ -77,6 +106,8 @@ fn replica_status(cluster: &Cluster, (machine, replica): Owned<'_>) -> ReplicaSt
         machine_name: machine.name.to_string(),
         current: service.is_some_and(|service| service.revision == replica.record.revision),
         replica: Some(replica.record.clone()),
+        engine_away_since_ms: cluster.engine_away_since_ms(machine.id).unwrap_or(0),
+        retirement: retirement(cluster, (machine, replica)).map(|record| (**record).clone()),
     }
 }
 
@@ -172,11 +203,12 @@ impl Services for ServicesApi {
         let member = self.app.member()?;
         let project = request.into_inner().project;
         let cluster = member.cluster();
+        let places = places(&cluster);
         let services = cluster
             .services()
             .iter()
             .filter(|(key, _)| project.is_empty() || key.project.as_str() == project)
-            .map(|(key, record)| status(&cluster, key, record))
+            .map(|(key, record)| status(&cluster, &places, key, record))
             .collect();
         Ok(Response::new(ListServicesResponse { services }))
     }
@@ -238,7 +270,7 @@ impl Services for ServicesApi {
             .map(|owned| replica_status(&cluster, owned))
             .collect();
         Ok(Response::new(InspectServiceResponse {
-            service: Some(status(&cluster, key, record)),
+            service: Some(status(&cluster, &places(&cluster), key, record)),
             replicas,
             volumes: record.volumes.clone(),
         }))
@@ -293,5 +325,54 @@ impl Services for ServicesApi {
         let remote = member.peers.machine(machine);
         let replies = remote.exec(ReceiverStream::new(receiver)).await?;
         Ok(Response::new(Box::pin(replies)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uc_api::v1::{MachineRecord, Placement, ServiceSpec};
+    use uc_mesh::PrivateKey;
+
+    use super::*;
+    use crate::cluster::machines::Own;
+
+    fn machine(number: u8, disk: &str) -> MachineRecord {
+        MachineRecord {
+            id: MachineId::from_bytes([number; 16]).to_string(),
+            name: format!("m{number}"),
+            public_key: PrivateKey::from_bytes([number; 32]).public().to_string(),
+            subnet: format!("10.210.{number}.0/24"),
+            labels: [("disk".to_owned(), disk.to_owned())].into(),
+            ..MachineRecord::default()
+        }
+    }
+
+    #[test]
+    fn status_of_global_service_counts_the_machines_that_fit() {
+        let own = Own {
+            id: MachineId::from_bytes([1; 16]),
+            key: PrivateKey::from_bytes([1; 32]).public(),
+            network: "10.210.0.0/16".parse().unwrap(),
+            prefix_length: 24,
+        };
+        let machines = [machine(1, "ssd"), machine(2, "hdd"), machine(3, "ssd")];
+        let cluster = Cluster::of_machines(own, machines);
+        let key = "shop/agent".parse().unwrap();
+        for (constraints, expected) in [(vec![], 3), (vec!["node.labels.disk==ssd".into()], 2)] {
+            let spec = ServiceSpec {
+                mode: ServiceMode::Global.into(),
+                placement: Some(Placement {
+                    constraints,
+                    ..Placement::default()
+                }),
+                ..ServiceSpec::default()
+            };
+            let record = ServiceRecord {
+                spec: Some(spec),
+                ..ServiceRecord::default()
+            };
+            let status = status(&cluster, &places(&cluster), &key, &record);
+            assert_eq!(status.desired, expected);
+        }
     }
 }

@@ -221,7 +221,7 @@ impl NodeService {
         } else if let ChangeStage::Backward | ChangeStage::Undone = entry.record.lock().stage() {
             return Err(Failure::new(Code::Refused, "the change was taken back"));
         }
-        Ok(self.follow(entry))
+        Ok(self.follow(entry, false))
     }
 
     /// Takes a change back, and streams its progress.
@@ -251,7 +251,7 @@ impl NodeService {
             entry.doing.send_replace(Doing::Running(String::new()));
             self.spawn_change(Arc::clone(&entry));
         }
-        Ok(self.follow(entry))
+        Ok(self.follow(entry, true))
     }
 
     fn spawn_change(&self, entry: Arc<Entry>) {
@@ -267,8 +267,9 @@ impl NodeService {
         });
     }
 
-    /// What happens to a change until its end.
-    fn follow(&self, entry: Arc<Entry>) -> Replies<ApplyEvent> {
+    /// What happens to a change until its end. For who takes it back, a change that failed, and so
+    /// was taken back already, is a success.
+    fn follow(&self, entry: Arc<Entry>, back: bool) -> Replies<ApplyEvent> {
         let event = |event| ApplyEvent { event: Some(event) };
         let mut doing = entry.doing.subscribe();
         // The present state is the first item.
@@ -284,7 +285,11 @@ impl NodeService {
                 }
             }
             let now = doing.borrow_and_update().clone();
+            let record = entry.record();
             Some(match now {
+                Doing::Ended(Err(_)) if back && record.stage() == ChangeStage::Failed => {
+                    (Ok(event(apply_event::Event::Ended(ended(&record)))), None)
+                }
                 Doing::Running(text) => (
                     Ok(event(apply_event::Event::Progress(text))),
                     Some((node, entry, doing)),
@@ -300,7 +305,8 @@ impl NodeService {
     }
 
     /// Ends a deployment on this machine, and removes what is kept of it and of earlier deployments
-    /// of these services. What this deployment's failed replicas printed stays readable.
+    /// of these services. What this deployment's failed replicas printed stays readable, as long as
+    /// their service exists.
     pub(crate) async fn settle(&self, request: &SettleRequest) -> SettleResponse {
         let mut warnings = Vec::new();
         for entry in self.changes.all() {
@@ -311,7 +317,9 @@ impl NodeService {
             let concerns = own || request.services.contains(&service);
             let kept = match record.stage() {
                 ChangeStage::Done if concerns && record.old_kept => Some(&change.replaces),
-                ChangeStage::Failed if concerns && !own => Some(&record.container_id),
+                ChangeStage::Failed if concerns && (!own || request.gone.contains(&service)) => {
+                    Some(&record.container_id)
+                }
                 ChangeStage::Done | ChangeStage::Undone if concerns => None,
                 _ => continue,
             };

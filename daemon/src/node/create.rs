@@ -10,7 +10,7 @@ use uc_api::{Code, Failure, v1};
 
 use super::{Identity, NodeService, ports};
 use crate::engine::error::PullProblem;
-use crate::engine::{EngineError, platform, spec};
+use crate::engine::{AnonymousVolume, EngineError, platform, spec};
 
 /// Container names tried. A name has 20 random bits, so the second is all but certain to be free.
 const NAME_TRIES: usize = 8;
@@ -136,6 +136,7 @@ impl Create<'_> {
         );
         // Look again, because the pull can take long.
         let shared = self.shared_containers().await?;
+        let handed_on = self.handed_on().await?;
         let placement = spec::Placement {
             cluster: &cluster,
             machine: &machine,
@@ -147,6 +148,7 @@ impl Create<'_> {
             api,
             shared: &shared,
             files: &contents.paths,
+            handed_on: &handed_on,
             secrets: &contents.secrets,
         };
         for _ in 0..NAME_TRIES {
@@ -161,6 +163,19 @@ impl Create<'_> {
             Code::Exists,
             format!("no free name for a replica of `{}`", wanted.name),
         ))
+    }
+
+    /// The anonymous volumes of the container that this one replaces.
+    async fn handed_on(&self) -> Result<Vec<AnonymousVolume>, Failure> {
+        if self.new.replaces.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.node.engine.inspect(self.new.replaces).await {
+            Ok(old) => Ok(old.hands_on_to(self.new.spec)),
+            // Somebody has removed it, and its volumes with it.
+            Err(EngineError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Checks that the volumes exist. The engine would silently create a missing one, empty and

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use uc_api::{Code, Failure, v1};
 
 use super::{NodeService, ports};
-use crate::engine::health::{ObservedTimes, Verdict};
-use crate::engine::{Container, EngineError, health, logs};
+use crate::engine::health::{ReadinessWatch, Verdict};
+use crate::engine::{Container, EngineError, logs};
 
 /// Time between two looks at a container that was just started: short at first, while a user waits,
 /// and longer after [`EARLY`].
@@ -30,7 +30,10 @@ impl NodeService {
         let id = &container.record.container_id;
         self.marks.clear(id);
         match self.engine.start(id).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.watch_if_undecided(container);
+                Ok(())
+            }
             Err(error) => Err(self.start_failure(container, error).await),
         }
     }
@@ -42,21 +45,11 @@ impl NodeService {
         monitor: Option<Duration>,
     ) -> Result<v1::ReplicaRecord, Failure> {
         let started = Instant::now();
-        let mut healthy_since = None;
+        let mut watch = ReadinessWatch::new(monitor);
         loop {
             let container = self.managed(id).await?;
             let name = &container.record.container_name;
-            if container.record.health() == v1::Health::Healthy {
-                healthy_since.get_or_insert_with(Instant::now);
-            } else {
-                healthy_since = None;
-            }
-            let times_seen = ObservedTimes {
-                elapsed: started.elapsed(),
-                healthy: healthy_since.map_or(Duration::ZERO, |since| since.elapsed()),
-                monitor,
-            };
-            let failure = match health::judge_readiness(&container, times_seen) {
+            let failure = match watch.judge(&container, started.elapsed()) {
                 Verdict::Ready => return Ok(self.marks.marked(container.record)),
                 Verdict::Wait => {
                     let early = started.elapsed() < EARLY;

@@ -60,6 +60,7 @@ impl Marks {
         });
     }
 
+    #[cfg(test)]
     pub(crate) fn is_draining(&self, container_id: &str) -> bool {
         self.marks.borrow().draining.contains(container_id)
     }

@@ -2,7 +2,8 @@
 //! and volumes and the machine's facts, whenever one of them has changed. Events make it fast, and
 //! a full look every 30 s makes it correct.
 //!
-//! Nothing is published while the engine does not answer: the last observation is kept.
+//! While the engine does not answer, the last observation is kept. After [`AWAY_AFTER`] the machine
+//! publishes that it is away, so that nobody takes the last observation for the present.
 
 pub(crate) mod facts;
 
@@ -15,11 +16,12 @@ use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uc_api::{Failure, v1};
 
 use crate::backoff::Backoff;
+use crate::clock::now_ms;
 use crate::engine::{Container, Engine, EngineError, EngineEvent};
 use crate::node::Marks;
 use crate::node::marks::MarkSet;
@@ -32,6 +34,12 @@ const FULL_SYNC: Duration = Duration::from_secs(30);
 /// Waits between attempts to reach an engine that is away.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// How long the engine has to be silent until the machine publishes it. A restart of Docker takes a
+/// few seconds, and then the containers of before run again.
+pub(crate) const AWAY_AFTER: Duration = Duration::from_secs(15);
+/// An engine that takes longer to answer the simplest questions is as good as away.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// All that a machine says about itself.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,6 +58,9 @@ pub(crate) trait ObservationSink: Send + Sync + 'static {
     /// Takes in the complete truth; returns when others can be told. After a failure the same is
     /// offered again.
     async fn publish(&self, observation: &Observation) -> Result<(), Failure>;
+
+    /// Takes in the machine's facts alone. What it runs is as before.
+    async fn publish_facts(&self, facts: &v1::MachineFacts) -> Result<(), Failure>;
 }
 
 /// Observes until `cancel`. `host` is what the operating system says ([`facts::host`]); the
@@ -121,6 +132,43 @@ impl Known {
     }
 }
 
+/// An engine that does not answer.
+#[derive(Debug)]
+struct Away {
+    since: Instant,
+    since_ms: i64,
+    published: bool,
+}
+
+impl Away {
+    fn now() -> Self {
+        Self {
+            since: Instant::now(),
+            since_ms: now_ms(),
+            published: false,
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        !self.published && self.since.elapsed() >= AWAY_AFTER
+    }
+
+    /// The time until it has to be published. `None` if that time has come.
+    fn until_due(&self) -> Option<Duration> {
+        AWAY_AFTER
+            .checked_sub(self.since.elapsed())
+            .filter(|time| !time.is_zero())
+    }
+}
+
+/// The engine's answer, if it comes in time.
+async fn answer<T>(asked: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+    let silent = |_| EngineError::Broken {
+        message: format!("no answer within {} s", ANSWER_LIMIT.as_secs()),
+    };
+    timeout(ANSWER_LIMIT, asked).await.map_err(silent)?
+}
+
 struct Observer {
     engine: Arc<dyn Engine>,
     marks: Marks,
@@ -140,28 +188,32 @@ impl Observer {
     /// Connects, observes, and reconnects, forever.
     async fn run(&mut self) {
         let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
-        let mut told = false;
+        let mut away: Option<Away> = None;
         loop {
             let error = match self.connect().await {
                 Ok(events) => {
                     backoff.reset();
-                    told = false;
+                    away = None;
                     self.watch(events).await
                 }
                 Err(error) => error,
             };
-            if !told {
+            if away.is_none() {
                 tracing::warn!(%error, "the Docker engine cannot be observed; trying again");
-                told = true;
             }
-            tokio::time::sleep(backoff.wait(rand::random())).await;
+            let away = away.get_or_insert_with(Away::now);
+            if away.is_due() {
+                self.publish_away(away).await;
+            }
+            let pause = backoff.wait(rand::random());
+            tokio::time::sleep(away.until_due().map_or(pause, |due| pause.min(due))).await;
         }
     }
 
     /// Events first, then a full look: nothing that happens in between is missed.
     async fn connect(&mut self) -> Result<Events, EngineError> {
-        self.known.docker_version = self.engine.version().await?.version;
-        let events = self.engine.events().await?;
+        self.known.docker_version = answer(self.engine.version()).await?.version;
+        let events = answer(self.engine.events()).await?;
         self.look(Batch {
             everything: true,
             ..Batch::default()
@@ -169,6 +221,22 @@ impl Observer {
         .await?;
         self.publish().await;
         Ok(events)
+    }
+
+    async fn publish_away(&mut self, away: &mut Away) {
+        let facts = v1::MachineFacts {
+            docker_version: self.known.docker_version.clone(),
+            engine_away_since_ms: away.since_ms,
+            ..self.host.clone()
+        };
+        match self.sink.publish_facts(&facts).await {
+            Ok(()) => {
+                away.published = true;
+                // What is observed next is published, also if it is the same as before.
+                self.published = None;
+            }
+            Err(failure) => tracing::warn!(%failure, "cannot publish that Docker does not answer"),
+        }
     }
 
     /// Until the engine goes away; says how.
@@ -190,7 +258,13 @@ impl Observer {
                     None => return EngineError::Broken { message: "its events ended".to_owned() },
                 },
                 () = sleep_until(wait), if due.is_some() => {}
-                _ = full.tick() => batch.everything = true,
+                _ = full.tick() => {
+                    // The events of an engine that hangs stay open.
+                    if let Err(error) = answer(self.engine.version()).await {
+                        return error;
+                    }
+                    batch.everything = true;
+                }
                 // Only the marks changed, so there is no need to ask the engine. Events that wait are
                 // handled first: a replica that is healthy by now may be what the marked one waits
                 // for. The senders live in `self`.

@@ -393,7 +393,7 @@ async fn start_of_exiting_replica_fails_with_its_last_lines() {
         assert!(
             failure
                 .message
-                .ends_with("is not ready: it exited with code 3"),
+                .contains("is not ready: it exited with code 3"),
             "{failure:?}"
         );
         assert_eq!(failure.log_tail.len(), 10);

@@ -9,7 +9,7 @@ use uc_api::Failure;
 use uc_api::v1::{DeployOutcome, SettleRequest};
 
 use super::ready;
-use crate::cluster::deployments::deployments;
+use crate::cluster::deployments::{Deployment, deployments};
 use crate::cluster::member::Member;
 
 /// How soon it is tried again when it failed, and how long the machine that executes has to settle
@@ -32,9 +32,10 @@ pub(crate) async fn run(member: Arc<Member>) {
                 () = member.cancel.cancelled() => return,
                 () = tokio::time::sleep(PAUSE) => {}
             }
-            for (deployment, outcome) in ended {
-                if let Err(failure) = end(&member, &deployment, outcome).await {
-                    tracing::warn!(deployment, %failure, "cannot end what is left of a deployment");
+            for deployment in ended {
+                let id = deployment.id.clone();
+                if let Err(failure) = end(&member, deployment).await {
+                    tracing::warn!(deployment = id, %failure, "cannot end what is left of a deployment");
                 }
             }
             changes.next_within(PAUSE).await
@@ -46,19 +47,27 @@ pub(crate) async fn run(member: Arc<Member>) {
 }
 
 /// The deployments that have ended, but not on this machine.
-fn ended(member: &Member) -> Vec<(String, DeployOutcome)> {
+fn ended(member: &Member) -> Vec<Deployment> {
     let open = member.node.changes().deployments();
     if open.is_empty() {
         return Vec::new();
     }
-    deployments(&member.store.snapshot())
-        .into_iter()
-        .filter(|deployment| open.contains(&deployment.id))
-        .filter_map(|deployment| Some((deployment.id, deployment.ended?.1.outcome())))
+    let all = deployments(&member.store.snapshot()).into_iter();
+    all.filter(|deployment| open.contains(&deployment.id) && deployment.ended.is_some())
         .collect()
 }
 
-async fn end(member: &Member, deployment: &str, outcome: DeployOutcome) -> Result<(), Failure> {
+async fn end(member: &Member, deployment: Deployment) -> Result<(), Failure> {
+    let (_, finished) = deployment
+        .ended
+        .as_ref()
+        .expect("only ended ones are ended");
+    let outcome = finished.outcome();
+    let cluster = member.cluster();
+    let services = deployment.began.services.iter();
+    let gone = services.map(|of| format!("{}/{}", of.project, of.service));
+    let gone = gone.filter(|name| cluster.service(name).is_err()).collect();
+    let deployment = deployment.id.as_str();
     if let DeployOutcome::RolledBack | DeployOutcome::Failed = outcome {
         for change in member.node.changes().of(deployment) {
             let mut events = member.node.undo_from(change)?;
@@ -70,6 +79,7 @@ async fn end(member: &Member, deployment: &str, outcome: DeployOutcome) -> Resul
     let request = SettleRequest {
         deployment_id: deployment.to_owned(),
         services: Vec::new(),
+        gone,
     };
     for warning in member.node.settle(&request).await.warnings {
         tracing::warn!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use prost::Message as _;
 use uc_api::Failure;
+use uc_api::v1::MachineFacts;
 
 use crate::cluster::member::{Member, write_failure};
 use crate::cluster::records::{FACTS, FACTS_KEY, REPLICA, VOLUME};
@@ -36,6 +37,13 @@ struct StoreSink {
     member: Arc<Member>,
 }
 
+impl StoreSink {
+    async fn publish_kind(&self, kind: u16, rows: Vec<(String, Vec<u8>)>) -> Result<(), Failure> {
+        let published = self.member.store.publish(kind, rows).await;
+        published.map(drop).map_err(|error| write_failure(&error))
+    }
+}
+
 #[async_trait]
 impl ObservationSink for StoreSink {
     async fn publish(&self, observation: &Observation) -> Result<(), Failure> {
@@ -52,14 +60,14 @@ impl ObservationSink for StoreSink {
             .iter()
             .map(|v| (v.name.clone(), v.encode_to_vec()))
             .collect();
-        let facts = vec![(FACTS_KEY.to_owned(), facts.encode_to_vec())];
-        for (kind, rows) in [(REPLICA, replicas), (VOLUME, volumes), (FACTS, facts)] {
-            self.member
-                .store
-                .publish(kind, rows)
-                .await
-                .map_err(|error| write_failure(&error))?;
+        for (kind, rows) in [(REPLICA, replicas), (VOLUME, volumes)] {
+            self.publish_kind(kind, rows).await?;
         }
-        Ok(())
+        self.publish_facts(facts).await
+    }
+
+    async fn publish_facts(&self, facts: &MachineFacts) -> Result<(), Failure> {
+        let facts = vec![(FACTS_KEY.to_owned(), facts.encode_to_vec())];
+        self.publish_kind(FACTS, facts).await
     }
 }

@@ -8,15 +8,19 @@ use super::*;
 
 /// Three machines, the third of them down; `m1` answers.
 fn input() -> ZoneInput {
-    let machine = |number: u8, up| ZoneMachine {
+    let machine = |number: u8, state| ZoneMachine {
         id: id(number),
         name: Some(format!("m{number}").parse().unwrap()),
         ipv4: Ipv4Addr::new(10, 210, number, 1),
-        up,
+        state,
     };
     ZoneInput {
         local_machine: Some(id(1)),
-        machines: vec![machine(1, true), machine(2, true), machine(3, false)],
+        machines: vec![
+            machine(1, MachineState::Up),
+            machine(2, MachineState::Up),
+            machine(3, MachineState::Down),
+        ],
         services: vec!["shop/idle".parse().unwrap(), "blog/db".parse().unwrap()],
         aliases: vec![
             alias("shop/web", "WWW"),
@@ -35,7 +39,7 @@ fn input() -> ZoneInput {
             replica("shop/web", 2, 11),
             replica("shop/web", 3, 12),
             ZoneReplica {
-                unhealthy: true,
+                health: ReplicaHealth::Unhealthy,
                 ..replica("shop/web", 1, 13)
             },
             ZoneReplica {
@@ -49,7 +53,7 @@ fn input() -> ZoneInput {
             replica("shop/db", 2, 20),
             replica("shop/lost", 3, 30),
             ZoneReplica {
-                unhealthy: true,
+                health: ReplicaHealth::Unhealthy,
                 ..replica("shop/sick", 1, 40)
             },
             replica("my_blog-1/Api", 2, 50),
@@ -81,7 +85,7 @@ fn replica(key: &str, machine: u8, host: u8) -> ZoneReplica {
         machine_id: id(machine),
         ip: Ipv4Addr::new(10, 210, machine, host),
         running: true,
-        unhealthy: false,
+        health: ReplicaHealth::Healthy,
         draining: false,
     }
 }
@@ -114,8 +118,8 @@ fn zone_lookup_of_names() {
     let zone = Zone::build(&input());
     let machine_id = id(2).to_string();
     for (name, expected) in [
-        // Services: replicas that run, are not unhealthy, not draining, and not on a machine that
-        // is down.
+        // Services: replicas that run, are healthy, not draining, and not on a machine that is
+        // down.
         ("web.shop.internal", "1.10 2.11"),
         ("web.shop.internal.", "1.10 2.11"),
         ("WeB.sHoP.InTeRnAl", "1.10 2.11"),
@@ -126,8 +130,9 @@ fn zone_lookup_of_names() {
         // If no other replica is left, those on machines that are down.
         ("lost.shop.internal", "3.30"),
         ("nearest.lost.shop.internal", "3.30"),
-        // The name exists, but no replica serves it.
-        ("sick.shop.internal", "no data"),
+        // If no replica is healthy, those that run.
+        ("sick.shop.internal", "1.40"),
+        // The name exists, but no replica runs.
         ("idle.shop.internal", "no data"),
         ("idle.internal", "no data"),
         // Two projects have it, so only the long names answer. `blog/db` exists without a replica
@@ -260,7 +265,7 @@ fn nearest_starts_with_own_machine_and_shuffles_the_rest() {
     input
         .machines
         .iter_mut()
-        .for_each(|machine| machine.up = true);
+        .for_each(|machine| machine.state = MachineState::Up);
     let zone = Zone::build(&input);
     let mut orders = HashSet::new();
     for seed in 0..50 {
@@ -324,30 +329,156 @@ proptest! {
         }
     }
 
-    /// Only serving replicas are returned, and at least one if any replica serves.
+    /// A name has an address exactly if a replica runs. All addresses of an answer are of one rank,
+    /// and no replica of a better rank is left out.
     #[test]
-    fn lookup_returns_only_serving_replicas(
-        states in proptest::collection::vec((1_u8..=3, any::<bool>(), any::<bool>(), any::<bool>()), 0..12),
-        up in proptest::collection::vec(any::<bool>(), 3),
+    fn lookup_returns_all_replicas_of_the_best_rank(
+        states in proptest::collection::vec((1_u8..=3, any::<bool>(), health(), any::<bool>()), 0..12),
+        machines in proptest::collection::vec(machine_state(), 3),
     ) {
         let mut input = input();
-        input.machines.iter_mut().zip(&up).for_each(|(machine, up)| machine.up = *up);
-        input.replicas = states.iter().enumerate().map(|(host, (machine, running, unhealthy, draining))| ZoneReplica {
-            running: *running, unhealthy: *unhealthy, draining: *draining,
+        input.machines.iter_mut().zip(&machines).for_each(|(machine, state)| machine.state = *state);
+        input.services = vec!["shop/web".parse().unwrap()];
+        input.replicas = states.iter().enumerate().map(|(host, (machine, running, health, draining))| ZoneReplica {
+            running: *running, health: *health, draining: *draining,
             ..replica("shop/web", *machine, host as u8)
         }).collect();
-        let good = |replica: &&ZoneReplica| replica.running && !replica.unhealthy && !replica.draining;
-        let is_up = |replica: &&ZoneReplica| up[usize::from(replica.machine_id.as_bytes()[0]) - 1];
-        let ips = |replicas: Vec<&ZoneReplica>| replicas.iter().map(|replica| replica.ip).collect::<HashSet<_>>();
-        let serving = ips(input.replicas.iter().filter(good).filter(is_up).collect());
-        let rest = ips(input.replicas.iter().filter(good).collect());
-        let expected = if serving.is_empty() { rest } else { serving };
-
+        // What a user would say, the most wanted first.
+        let of_machines = [MachineState::Up, MachineState::EngineAway, MachineState::Down];
+        let wanted = of_machines.into_iter().flat_map(|state| {
+            let states = [(true, false), (true, true), (false, false), (false, true)];
+            states.map(|(healthy, draining)| (state, healthy, draining))
+        });
+        let is = |one: &ZoneReplica| {
+            let machine = machines[usize::from(one.machine_id.as_bytes()[0]) - 1];
+            (machine, one.health == ReplicaHealth::Healthy, one.draining)
+        };
+        let running: Vec<&ZoneReplica> = input.replicas.iter().filter(|one| one.running).collect();
+        let expected = wanted.into_iter().find_map(|wanted| {
+            let ips: HashSet<Ipv4Addr> =
+                running.iter().filter(|one| is(one) == wanted).map(|one| one.ip).collect();
+            (!ips.is_empty()).then_some(ips)
+        });
+        prop_assert_eq!(expected.is_some(), !running.is_empty());
         match look(&Zone::build(&input), "web.shop.internal", Kind::A, 1) {
-            Lookup::Addresses(found) => prop_assert_eq!(found.into_iter().collect::<HashSet<_>>(), expected),
-            Lookup::NoData => prop_assert!(expected.is_empty() && !input.replicas.is_empty()),
-            other => prop_assert!(other == Lookup::NxDomain && input.replicas.is_empty()),
+            Lookup::Addresses(found) => {
+                prop_assert_eq!(Some(found.into_iter().collect::<HashSet<_>>()), expected);
+            }
+            other => {
+                prop_assert_eq!(other, Lookup::NoData);
+                prop_assert!(expected.is_none());
+            }
         }
+    }
+
+    /// Of replicas on machines that are up, an unhealthy one is in no answer while a healthy one
+    /// runs, whether or not that one is draining.
+    #[test]
+    fn lookup_prefers_a_healthy_replica_to_all_that_do_not_serve(
+        others in proptest::collection::vec((1_u8..=3, health(), any::<bool>()), 0..8),
+        draining in any::<bool>(),
+    ) {
+        let mut input = input();
+        let sick = |health| if health == ReplicaHealth::Healthy { ReplicaHealth::Starting } else { health };
+        input.replicas = others.iter().enumerate().map(|(host, (machine, health, draining))| ZoneReplica {
+            health: sick(*health), draining: *draining,
+            ..replica("shop/web", *machine, host as u8)
+        }).collect();
+        input.replicas.push(ZoneReplica { draining, ..replica("shop/web", 2, 99) });
+        let found = look(&Zone::build(&input), "web.shop.internal", Kind::A, 1);
+        prop_assert_eq!(found, Lookup::Addresses(vec![Ipv4Addr::new(10, 210, 2, 99)]));
+    }
+}
+
+fn machine_state() -> impl Strategy<Value = MachineState> {
+    prop_oneof![
+        Just(MachineState::Up),
+        Just(MachineState::EngineAway),
+        Just(MachineState::Down),
+    ]
+}
+
+fn health() -> impl Strategy<Value = ReplicaHealth> {
+    prop_oneof![
+        Just(ReplicaHealth::Healthy),
+        Just(ReplicaHealth::Starting),
+        Just(ReplicaHealth::Unhealthy),
+    ]
+}
+
+/// Cluster software that becomes healthy only when it has found its peers by name (MinIO,
+/// Hazelcast, Galera) has to find those that are starting.
+#[test]
+fn starting_replicas_have_a_name_while_none_is_healthy() {
+    let mut input = input();
+    let starting = |host| ZoneReplica {
+        health: ReplicaHealth::Starting,
+        ..replica("shop/peer", 1, host)
+    };
+    input.replicas = vec![starting(10), starting(11)];
+    let found = |input: &ZoneInput| shown(look(&Zone::build(input), "peer.internal", Kind::A, 1));
+    assert_eq!(found(&input), "1.10 1.11");
+    input.replicas[0].health = ReplicaHealth::Healthy;
+    assert_eq!(found(&input), "1.10");
+}
+
+#[test]
+fn last_replica_keeps_its_name_when_it_is_unhealthy() {
+    let mut input = input();
+    input.replicas = vec![replica("shop/web", 1, 10)];
+    input.replicas[0].health = ReplicaHealth::Unhealthy;
+    let found = |input: &ZoneInput| shown(look(&Zone::build(input), "web.internal", Kind::A, 1));
+    assert_eq!(found(&input), "1.10");
+    input.replicas[0].draining = true;
+    assert_eq!(found(&input), "1.10", "nothing else runs");
+}
+
+#[test]
+fn replicas_of_an_engine_that_is_away_rank_behind_those_that_run() {
+    let mut input = input();
+    input.machines[1].state = MachineState::EngineAway;
+    let sick = ZoneReplica {
+        health: ReplicaHealth::Unhealthy,
+        ..replica("shop/web", 1, 10)
+    };
+    input.replicas = vec![sick, replica("shop/web", 2, 11), replica("shop/web", 3, 12)];
+    let found = |input: &ZoneInput| shown(look(&Zone::build(input), "web.internal", Kind::A, 1));
+    assert_eq!(found(&input), "1.10");
+    input.replicas.remove(0);
+    assert_eq!(
+        found(&input),
+        "2.11",
+        "before one on a machine that is down"
+    );
+}
+
+/// The order of a start-first update as other machines see it, also if the mark of the old replica
+/// arrives before the health of the new one.
+#[test]
+fn name_has_an_address_at_every_moment_of_an_update() {
+    let (old, new) = (replica("shop/web", 1, 10), replica("shop/web", 2, 11));
+    let starting = ZoneReplica {
+        health: ReplicaHealth::Starting,
+        ..new.clone()
+    };
+    let draining = ZoneReplica {
+        draining: true,
+        ..old.clone()
+    };
+    for (replicas, expected) in [
+        (vec![old.clone()], "1.10"),
+        (vec![old.clone(), starting.clone()], "1.10"),
+        (vec![draining.clone(), starting], "1.10"),
+        (vec![old, new.clone()], "1.10 2.11"),
+        (vec![draining, new.clone()], "2.11"),
+        (vec![new], "2.11"),
+    ] {
+        let input = ZoneInput {
+            replicas,
+            ..input()
+        };
+        let found = shown(look(&Zone::build(&input), "web.internal", Kind::A, 1));
+        assert_eq!(found, expected);
     }
 }
 

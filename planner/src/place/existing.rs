@@ -66,11 +66,12 @@ fn fault(target: &Target, machine: &Machine, replica: &ReplicaRecord) -> Option<
     }
 }
 
-/// A program that was not to be started again has done its work: an unchanged file does not run it
-/// once more.
+/// A job that has done its work: an unchanged file does not run it once more. Machines with an
+/// earlier version do not report that a replica is finished.
 fn is_finished_job(target: &Target, replica: &ReplicaRecord) -> bool {
-    matches!(
+    let stays_ended = matches!(
         target.spec.restart(),
         RestartPolicy::No | RestartPolicy::OnFailure
-    ) && replica.exit_code == Some(0)
+    );
+    replica.finished || (stays_ended && replica.exit_code == Some(0))
 }

@@ -33,7 +33,16 @@ impl<'t> Work<'_, 't> {
             ));
             return Ok(());
         }
-        let up = &self.eligible.up;
+        if self.open.is_empty() && !self.eligible.up.is_empty() {
+            let machines = self.eligible.up.iter();
+            return Err(PlanError::NoMachineFits {
+                service: self.target.key.to_string(),
+                machines: machines
+                    .map(|machine| format!("{} (cordoned)", board.name(*machine)))
+                    .collect(),
+            });
+        }
+        let up = &self.open;
         let beside_ports = up.iter().any(|machine| {
             board.lack(*machine, self.target).is_some()
                 || board.own(*machine, &self.target.key) >= self.limit

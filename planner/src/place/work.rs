@@ -1,6 +1,6 @@
 //! The decisions for one service, in the order in which they are taken.
 
-use uc_api::v1::{Health, ReplicaAction};
+use uc_api::v1::{Health, ReplicaAction, ReplicaRecord};
 
 use super::super::desired::Target;
 use super::super::eligible::Eligible;
@@ -14,15 +14,19 @@ use super::{Draft, Following, Placement, Reason, holds_ports, is_alive};
 pub(super) struct Work<'a, 't> {
     pub(super) target: &'t Target,
     pub(super) eligible: Eligible,
+    /// The eligible machines that take new replicas. The others keep what they have.
+    pub(super) open: Vec<usize>,
+    /// The machine that the plan takes all replicas from.
+    drained: Option<usize>,
     /// On machines that may run the service and are up, not yet decided.
     here: Vec<Existing<'a>>,
     /// On machines that are up and must not run it.
     misplaced: Vec<Existing<'a>>,
-    /// Machines out of reach that have one, once for each.
-    lost: Vec<usize>,
-    steps: Vec<Draft<'a>>,
+    /// On machines out of reach.
+    pub(super) lost: Vec<(usize, &'a ReplicaRecord)>,
+    pub(super) steps: Vec<Draft<'a>>,
     /// Machines of the replicas that stay as they are, once for each.
-    kept: Vec<usize>,
+    pub(super) kept: Vec<usize>,
     pub(super) need: usize,
     /// Not all could be placed, which has been said.
     pub(super) short: bool,
@@ -38,11 +42,11 @@ impl<'a, 't> Work<'a, 't> {
     pub(super) fn new(target: &'t Target, eligible: &Eligible, cluster: &Cluster<'a>) -> Self {
         let mut here = Vec::new();
         let mut misplaced = Vec::new();
-        let mut lost: Vec<usize> = Vec::new();
+        let mut lost = Vec::new();
         for (machine, replica) in cluster.replicas_of(&target.key) {
             let existing = Existing::new(target, machine, cluster.machines[machine], replica);
             if !cluster.machines[machine].up {
-                lost.push(machine);
+                lost.push((machine, replica));
             } else if eligible.up.contains(&machine) {
                 here.push(existing);
             } else {
@@ -67,6 +71,13 @@ impl<'a, 't> Work<'a, 't> {
         Self {
             target,
             eligible: eligible.clone(),
+            open: eligible
+                .up
+                .iter()
+                .copied()
+                .filter(|machine| cluster.closed(*machine).is_none())
+                .collect(),
+            drained: cluster.drained,
             here,
             misplaced,
             lost,
@@ -108,6 +119,7 @@ impl<'a, 't> Work<'a, 't> {
             return Ok(());
         };
         self.eligible.up.retain(|machine| partners[*machine] > 0);
+        self.open.retain(|machine| partners[*machine] > 0);
         let (here, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.here)
             .into_iter()
             .partition(|one| partners[one.machine] > 0);
@@ -296,8 +308,7 @@ impl<'a, 't> Work<'a, 't> {
     ) -> Result<(), PlanError> {
         while self.need > 0 {
             let best = self
-                .eligible
-                .up
+                .open
                 .iter()
                 .copied()
                 .filter(|machine| self.has_place(board, *machine))
@@ -352,7 +363,12 @@ impl<'a, 't> Work<'a, 't> {
             self.remove(&existing, "surplus");
         }
         for existing in std::mem::take(&mut self.misplaced) {
-            self.remove(&existing, "no longer on this machine");
+            let reason = if self.drained == Some(existing.machine) {
+                "the machine is drained"
+            } else {
+                "no longer on this machine"
+            };
+            self.remove(&existing, reason);
         }
         if self.target.global() && !self.eligible.down.is_empty() {
             warnings.push(format!(
@@ -363,22 +379,7 @@ impl<'a, 't> Work<'a, 't> {
                 and(&cluster.names(&self.eligible.down)),
             ));
         }
-        if !self.short && !self.lost.is_empty() && !self.target.global() {
-            let count = self.lost.len();
-            self.lost.sort_unstable();
-            self.lost.dedup();
-            warnings.push(format!(
-                "{}: {} on {}, which is unreachable, {} not counted; deploy again when it is back",
-                self.target.key,
-                if count == 1 {
-                    "1 replica".to_owned()
-                } else {
-                    format!("{count} replicas")
-                },
-                and(&cluster.names(&self.lost)),
-                if count == 1 { "is" } else { "are" },
-            ));
-        }
+        let retired = self.retired();
         let desired = if self.target.global() {
             self.eligible.count() as u32
         } else {
@@ -395,6 +396,7 @@ impl<'a, 't> Work<'a, 't> {
             steps,
             kept: self.kept.len() as u32,
             desired,
+            retired,
         }
     }
 

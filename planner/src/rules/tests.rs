@@ -13,6 +13,7 @@ fn machine(name: &str, arch: &str, labels: &[(&str, &str)]) -> Machine {
         holds_name: true,
         dns_server: None,
         arch: arch.into(),
+        cordoned: false,
         labels: labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -21,6 +22,7 @@ fn machine(name: &str, arch: &str, labels: &[(&str, &str)]) -> Machine {
         memory: 0,
         replicas: Vec::new(),
         volumes: Vec::new(),
+        volume_homes: BTreeMap::new(),
     }
 }
 

@@ -286,3 +286,38 @@ fn reservations_need_room() {
         "create web on m2\ncreate web on m2\nwarning: shop/web: 2 of 3 replicas placed: m1 cannot be reached",
     );
 }
+
+/// `uc ls` counts with this number, so it must be the one that a plan goes by.
+#[test]
+fn global_replicas_are_those_that_a_plan_creates() {
+    let observed = cluster(&["m1", "m2", "m3", "!m4"])
+        .labelled("m1", "disk", "ssd")
+        .labelled("m3", "disk", "ssd")
+        .labelled("m4", "disk", "ssd");
+    let with_platform = ServiceSpec {
+        platform: "linux/arm64".into(),
+        ..global("web")
+    };
+    for (spec, expected) in [
+        (global("web"), 3),
+        (global("web").constraint("node.labels.disk==ssd"), 2),
+        (
+            global("web")
+                .constraint("node.labels.disk==ssd")
+                .on(&["m3", "m2"]),
+            1,
+        ),
+        (global("web").on(&[&machine_id("m2").to_string()]), 1),
+        (with_platform, 0),
+        (global("web").constraint("nonsense"), 0),
+    ] {
+        assert_eq!(
+            global_replicas(&spec, &observed.machines),
+            expected,
+            "{spec:?}"
+        );
+        if let Ok(plan) = plan(&deploy(std::slice::from_ref(&spec)), &observed) {
+            assert_eq!(plan.services[0].steps.len(), expected, "{spec:?}");
+        }
+    }
+}

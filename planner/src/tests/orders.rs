@@ -152,6 +152,32 @@ fn start_first_where_it_can_be() {
     }
 }
 
+/// An order that stops the old replica first would start it again if the new one fails.
+#[test]
+fn job_that_has_ended_is_never_stopped_first() {
+    for wanted in [UpdateOrder::Unspecified, UpdateOrder::StopFirst] {
+        let job = ServiceSpec {
+            restart: v1::RestartPolicy::No.into(),
+            ..service("job", 1).mount("data")
+        };
+        let mut observed = cluster(&["m1"])
+            .with_replicas(&job, &["m1"])
+            .with_volume("data", &["m1"])
+            .with_service(&job);
+        let replica = &mut observed.machine("m1").replicas[0];
+        replica.set_state(ReplicaState::Exited);
+        replica.exit_code = Some(0);
+        let mut new = job.image("job:2");
+        new.set_update_order(wanted);
+        let plan = plan(&deploy(&[new]), &observed).unwrap();
+        let step = &plan.services[0].steps[0];
+        assert_eq!(
+            (step.action(), step.order()),
+            (ReplicaAction::Replace, UpdateOrder::StartFirst)
+        );
+    }
+}
+
 #[test]
 fn a_port_is_no_reason_on_another_machine() {
     let old = service("web", 1).port(80).on(&["m1"]);
@@ -255,7 +281,10 @@ fn wrong_requests() {
         ),
         (remove(&["db"], "shop"), "service `shop/db` not found"),
         (remove(&[], "shp"), "project `shp` not found"),
-        (remove(&[], ""), "the request asks for nothing"),
+        (
+            remove(&[], ""),
+            "the request asks for nothing that can be planned",
+        ),
         (
             Change::Deploy(DesiredServices {
                 project: "Shop".into(),
@@ -366,7 +395,7 @@ fn removing() {
     assert_eq!(
         run(&remove("web"), &observed),
         "remove web web-02 on m2\n\
-         warning: shop/web: container web-03 remains on m3, which is down; run `uc rm shop/web` again when the machine is back"
+         m3 later removes web web-03: service removed"
     );
     assert_eq!(
         run(&remove("db"), &observed),

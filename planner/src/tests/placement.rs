@@ -148,7 +148,7 @@ fn the_near_machine_is_proposed() {
 #[test]
 fn machines_that_are_down() {
     let web = |replicas| service("web", replicas);
-    let lost = "warning: shop/web: 1 replica on m3, which is unreachable, is not counted; deploy again when it is back";
+    let lost = "m3 later removes web web-03: surplus";
     check(
         "its replica is made up for",
         &cluster(&["m1", "m2", "m3"])
@@ -164,6 +164,65 @@ fn machines_that_are_down() {
             .down("m3"),
         &[web(3).port(80)],
         "warning: shop/web: 2 of 3 replicas placed: m3 cannot be reached",
+    );
+    check(
+        "the same with another revision: m3 does not bring the past back",
+        &cluster(&["m1", "m2", "m3"])
+            .with_replicas(&web(3).port(80), &["m1", "m2", "m3"])
+            .down("m3"),
+        &[web(3).port(80).image("web:2")],
+        "replace web web-01 on m1\nreplace web web-02 on m2\n\
+         m3 later removes web web-03: replaced\n\
+         warning: shop/web: 2 of 3 replicas placed: m3 cannot be reached",
+    );
+    check(
+        "another revision for which there is no place: the past is better than nothing",
+        &cluster(&["m1", "m2", "m3"])
+            .with_replicas(&web(1), &["m3"])
+            .down("m3"),
+        &[web(1).on(&["m3"]).image("web:2")],
+        "warning: shop/web: 0 of 1 replicas placed: m3 cannot be reached",
+    );
+    check(
+        "another revision: its replica is made up for",
+        &cluster(&["m1", "m2", "m3"])
+            .with_replicas(&web(2), &["m1", "m3"])
+            .down("m3"),
+        &[web(2).image("web:2")],
+        "create web on m2\nreplace web web-01 on m1\nm3 later removes web web-02: replaced",
+    );
+    check(
+        "scaled down",
+        &cluster(&["m1", "m2", "m3"])
+            .with_replicas(&web(3), &["m1", "m2", "m3"])
+            .down("m3"),
+        &[web(2)],
+        lost,
+    );
+    check(
+        "scaled to nothing",
+        &cluster(&["m3"]).with_replicas(&web(1), &["m3"]).down("m3"),
+        &[web(0)],
+        "m3 later removes web web-01: surplus",
+    );
+    check(
+        "global: the present revision stays, an earlier one goes",
+        &cluster(&["m1", "m2", "m3"])
+            .with_replicas(&global("web"), &["m1", "m2"])
+            .with_replicas(&global("web").image("web:0"), &["m3"])
+            .down("m2")
+            .down("m3"),
+        &[global("web")],
+        "m3 later removes web web-03: replaced\n\
+         warning: shop/web: placed on 1 of 3 machines: m2 and m3 cannot be reached",
+    );
+    check(
+        "global: a machine that must no longer run it",
+        &cluster(&["m1", "m3"])
+            .with_replicas(&global("web"), &["m1", "m3"])
+            .down("m3"),
+        &[global("web").on(&["m1"])],
+        "m3 later removes web web-02: no longer on this machine",
     );
     check(
         "back again: one too many goes",
@@ -398,6 +457,19 @@ fn name_of_two_machines_means_the_one_that_holds_it() {
         let plan = plan(&deploy(&[web]), &observed).unwrap();
         assert!(plan.services[0].steps.is_empty(), "{plan:?}");
     }
+}
+
+#[test]
+fn finished_job_without_restart_policy_is_kept() {
+    let spec = service("job", 1);
+    let mut observed = cluster(&["m1"])
+        .with_replicas(&spec, &["m1"])
+        .with_service(&spec);
+    let replica = &mut observed.machine("m1").replicas[0];
+    replica.set_state(ReplicaState::Exited);
+    replica.exit_code = Some(0);
+    replica.finished = true;
+    assert!(is_empty(&plan(&deploy(&[spec]), &observed).unwrap()));
 }
 
 #[test]

@@ -19,6 +19,15 @@ pub(super) fn carry_out(plan: &v1::Plan, specs: &[ServiceSpec], observed: &mut O
             project: "shop".into(),
         });
     }
+    for retirement in &plan.retirements {
+        let machine = observed.machine(&retirement.machine_name);
+        assert!(!machine.up, "{retirement:?}");
+        let before = machine.replicas.len();
+        machine
+            .replicas
+            .retain(|replica| replica.container_id != retirement.container_id);
+        assert_eq!(machine.replicas.len(), before - 1, "{retirement:?}");
+    }
     let mut born = observed
         .machines
         .iter()
@@ -226,6 +235,14 @@ proptest! {
             let key = format!("shop/{}", spec.name);
             let warned = made.warnings.iter().any(|warning| warning.starts_with(&key) && warning.contains("placed"));
             prop_assert!(warned || running.len() == service.desired as usize, "{} {:?}", running.len(), service);
+            // Nothing of the past comes back with a machine, unless it is all that there is.
+            let away = after.machines.iter().filter(|machine| !machine.up)
+                .flat_map(|machine| &machine.replicas)
+                .filter(|replica| replica.service == spec.name);
+            for replica in away {
+                let counts = warned && (replica.revision == revision(spec) || running.is_empty());
+                prop_assert!(counts, "{replica:?} {:?}", lines(&made));
+            }
             let per_machine = |machine: &Machine| running.iter().filter(|(on, _)| on.id == machine.id).count();
             if spec.mode() == ServiceMode::Global {
                 prop_assert!(after.machines.iter().all(|machine| per_machine(machine) <= 1));

@@ -298,3 +298,31 @@ fn a_volume_step_carries_its_spec() {
     assert_eq!(plan.volumes[0].volume, Some(spec));
     assert_eq!(plan.volumes[0].id, "volume/data/m1");
 }
+
+#[test]
+fn volume_that_two_machines_have_has_one_home() {
+    let db = || service("db", 1).mount("data");
+    let two = || {
+        let mut observed = cluster(&["m1", "m2", "m3"]).with_volume("data", &["m2", "m3"]);
+        for (machine, since) in [("m2", 2), ("m3", 1)] {
+            let homes = &mut observed.machine(machine).volume_homes;
+            homes.insert("data".into(), since);
+        }
+        observed
+    };
+    let used = |machine: &str| {
+        format!("warning: shop/db: volume `data` is on m2 and m3; the one on {machine} is used")
+    };
+    let found = |observed: &Observed| run(&deploy(&[db()]), observed);
+    let oldest = format!("create db on m3\n{}", used("m3"));
+    assert_eq!(found(&two()), oldest);
+    let there = two().with_replicas(&db(), &["m2"]);
+    assert_eq!(found(&there), used("m2"), "its data is where it runs");
+    let mut by_hand = two();
+    by_hand.machine("m3").volume_homes.clear();
+    assert_eq!(found(&by_hand), "create db on m2");
+    // Its data are on m3. The other volume is not a substitute.
+    let refused = "error: volume `data` of service `shop/db` is only on m3, which is unreachable";
+    assert_eq!(found(&two().down("m3")), refused);
+    assert_eq!(found(&two().down("m2")), oldest);
+}

@@ -45,6 +45,8 @@ pub(crate) struct Replica {
     pub(crate) current: bool,
     pub(crate) state: String,
     pub(crate) health: String,
+    /// Not null: it is no replica any longer.
+    pub(crate) kept: Option<String>,
     pub(crate) ip: Option<String>,
     pub(crate) machine: Place,
 }
@@ -248,6 +250,14 @@ impl Cluster {
     /// The replicas of a service, or of all (`""`).
     #[track_caller]
     pub(crate) fn replicas(&self, service: &str) -> Vec<Replica> {
+        let mut replicas = self.replicas_and_kept(service);
+        replicas.retain(|replica| replica.kept.is_none());
+        replicas
+    }
+
+    /// As [`replicas`](Self::replicas), and those that failed and are kept for their logs.
+    #[track_caller]
+    pub(crate) fn replicas_and_kept(&self, service: &str) -> Vec<Replica> {
         let words = if service.is_empty() {
             vec!["ps"]
         } else {
@@ -273,13 +283,21 @@ impl Cluster {
     }
 
     /// Containers with uc's labels of a project on a machine, running or not, as Docker there lists
-    /// them.
+    /// them, without those that failed and are kept for their logs.
     #[track_caller]
     pub(crate) fn containers(&self, machine: &str, project: &str) -> Vec<String> {
         let list =
             format!("docker ps --all --no-trunc --quiet --filter label=uc.project={project}");
         let text = self.machine(machine).sh(&list).expect("docker answers");
-        text.lines().map(ToOwned::to_owned).collect()
+        let listed = self.replicas_and_kept("");
+        let is_kept = |id: &str| {
+            let mut kept = listed.iter().filter(|replica| replica.kept.is_some());
+            kept.any(|replica| replica.container_id == id)
+        };
+        text.lines()
+            .filter(|id| !is_kept(id))
+            .map(ToOwned::to_owned)
+            .collect()
     }
 
     /// Starts `uc` and leaves it running, to be watched.

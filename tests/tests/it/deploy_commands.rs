@@ -40,7 +40,7 @@ fn has_keys(value: &Value, keys: &str) {
 
 const SERVICE: &str = "project name revision mode replicas image ports updated_at";
 const REPLICA: &str = "project service container_id container_name image revision current state health exit_code \
-                       restart_count draining ip ports created_at machine";
+                       restart_count draining to_be_removed kept ip ports created_at machine";
 const EXAMINED: &str = "id name state connected answered failure clock uc_version docker_version docker_failure \
                         started_at unready disk_failure set_aside rejoining store peers";
 const STORE: &str = "changes actors tombstones collected conflicts quarantined quarantined_writers opaque loose waiting \
@@ -86,17 +86,17 @@ fn listings(cluster: &Cluster) {
     let replicas = cluster.json(&["ps"]);
     for replica in array(&replicas).expect("an array") {
         has_keys(replica, REPLICA);
-        has_keys(&replica["machine"], "id name state");
+        has_keys(&replica["machine"], "id name state engine_away_since");
     }
     let machines = cluster.json(&["machine", "ls"]);
     for machine in array(&machines).expect("an array") {
         has_keys(
             machine,
-            "id name state connected subnet public_key endpoints replicas created_at labels facts",
+            "id name state connected subnet public_key endpoints replicas created_at labels cordoned_at facts",
         );
         has_keys(
             &machine["facts"],
-            "hostname os kernel arch docker_version uc_version cpus memory_bytes",
+            "hostname os kernel arch docker_version uc_version cpus memory_bytes engine_away_since",
         );
     }
     let doctor = cluster.json(&["doctor"]);

@@ -16,9 +16,9 @@ fn page(command: &str, more: &str) -> String {
 }
 
 const SERVES: &str = "mkdir /w; echo one > /w/index.html; exec httpd -f -p 80 -h /w";
-/// What is said of it: `it exited with code 9`, or, seen after Docker's restart, `it ended and was
-/// restarted once`.
-const EXITED: &str = "is not ready: it e";
+/// Docker restarts it until the deployment gives up: `it exited with code 9 and was restarted 7
+/// times`.
+const EXITED: &str = "is not ready: it exited with code 9";
 const EXITS: &str = "echo opening the vault; echo there is no key >&2; exit 9";
 
 #[track_caller]
@@ -106,6 +106,16 @@ fn failed_deployment_keeps_the_previous_revision_serving() {
         );
         for name in MACHINES {
             assert_eq!(cluster.containers(name, "pages").len(), 1, "{name}");
+        }
+        // All that a replica printed before it failed can still be read.
+        if let Some(printed) = words.iter().find_map(|word| word.strip_prefix("    | ")) {
+            let kept = cluster.replicas_and_kept("page");
+            assert!(
+                kept.iter().any(|one| one.kept.as_deref() == Some("failed")),
+                "{kept:?}"
+            );
+            let logs = cluster.ok(&["logs", "page"]);
+            assert!(logs.stdout.contains(printed), "{printed} is not in {logs}");
         }
     }
     // What was deployed last and worked is up to date.

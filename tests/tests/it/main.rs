@@ -4,6 +4,7 @@
 
 #![expect(clippy::panic, clippy::print_stderr, reason = "a test program")]
 
+mod absent;
 mod callers;
 mod cluster;
 mod conflicts;
@@ -12,11 +13,13 @@ mod demo;
 mod deploy_commands;
 mod deploy_compose;
 mod deploy_contents;
+mod deploy_durable;
 mod deploy_failures;
 mod deploy_faults;
 mod deploy_images;
 mod deploy_life;
 mod deploy_network;
+mod deploy_unnoticed;
 mod engines;
 mod machine_claims;
 mod machine_doctor;

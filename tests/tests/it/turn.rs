@@ -7,7 +7,7 @@ use anyhow::ensure;
 use serde_json::Value;
 use uc_testbed::wait_for;
 
-use crate::cluster::{Cluster, SOON, array};
+use crate::cluster::{Cluster, MACHINES, SOON, array, places};
 
 /// A service whose replicas take a while to count, so that a deployment of it can be observed.
 fn slow(text: &str) -> String {
@@ -118,4 +118,78 @@ fn plan_tells_by_its_exit_code_whether_there_are_changes() {
     assert!(cluster.replicas("").is_empty());
     cluster.ok(&["deploy", "-y", "-f", &file]);
     cluster.ends(0, &["plan", "-f", &file]);
+}
+
+#[test]
+fn drained_machine_runs_nothing_but_what_has_its_volume_there() {
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
+    let services = "services:\n  web:\n    @busybox\n    command: [\"sleep\", \"9999\"]\n    deploy: {replicas: 3}\n  \
+                    agent:\n    @busybox\n    command: [\"sleep\", \"9999\"]\n    deploy: {mode: global}\n  \
+                    db:\n    @busybox\n    command: [\"sleep\", \"9999\"]\n    volumes: [\"data:/data\"]\n\
+                    volumes: {data: }\n";
+    cluster.deploy("moving", services);
+    let home = cluster.replicas("moving/db")[0].machine.name.clone();
+    let other = MACHINES
+        .into_iter()
+        .find(|name| *name != home)
+        .expect("three machines");
+
+    // Nothing new on a cordoned machine; what runs there stays.
+    cluster.ok(&["machine", "cordon", other]);
+    let before = cluster.replicas("moving/web");
+    cluster.ok(&["scale", "-y", "moving/web", "5"]);
+    let count = |replicas: &[crate::cluster::Replica], machine: &str| {
+        let there = replicas.iter().filter(|one| one.machine.name == machine);
+        there.count()
+    };
+    assert_eq!(
+        count(&cluster.replicas("moving/web"), other),
+        count(&before, other)
+    );
+    let doctor = cluster.uc.run(&["doctor"]).expect("uc runs");
+    assert!(doctor.stdout.contains("is cordoned"), "{doctor}");
+
+    // Shown, then done.
+    let dry = cluster.ok(&["machine", "drain", other, "--dry-run"]);
+    assert!(dry.stdout.contains("moved to another machine"), "{dry}");
+    assert_eq!(
+        count(&cluster.replicas("moving/web"), other),
+        count(&before, other)
+    );
+    cluster.ok(&["machine", "drain", other, "-y"]);
+    let after = cluster.replicas("");
+    assert_eq!(count(&after, other), 0, "{after:?}");
+    assert_eq!(cluster.replicas("moving/web").len(), 5);
+    assert!(cluster.containers(other, "moving").is_empty());
+
+    // A deployment brings nothing back before the machine is uncordoned.
+    let file = cluster.compose("moving", services);
+    cluster.ok(&["deploy", "-y", "-f", &file]);
+    assert_eq!(count(&cluster.replicas(""), other), 0);
+
+    // What has its volume on a machine stays there.
+    let stays = cluster.ends(4, &["machine", "drain", &home, "-y"]);
+    assert!(stays.stderr.contains("moving/db"), "{stays}");
+    let after = cluster.replicas("");
+    let there: Vec<_> = after
+        .iter()
+        .filter(|one| one.machine.name == home)
+        .map(|one| one.service.as_str())
+        .collect();
+    assert_eq!(there, ["db"]);
+
+    // Nothing is left to move to: refused, and the machine is not cordoned.
+    let last = MACHINES
+        .into_iter()
+        .find(|name| *name != home && *name != other)
+        .expect("three machines");
+    let refused = cluster.ends(1, &["machine", "drain", last, "-y"]);
+    assert!(refused.stderr.contains("nothing was changed"), "{refused}");
+    for machine in [home.as_str(), other] {
+        cluster.ok(&["machine", "uncordon", machine]);
+    }
+    cluster.ok(&["deploy", "-y", "-f", &file]);
+    assert_eq!(places(&cluster.replicas("moving/agent")), MACHINES);
 }

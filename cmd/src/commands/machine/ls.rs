@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 
 use clap::Args;
+use jiff::Timestamp;
 use uc_api::v1::{Liveness, MachineRecord, MachineStatus};
 
-use super::{Listed, label};
+use super::{Listed, cordon, label};
 use crate::args::{WideFormat, WideOutput};
 use crate::commands::conflicts;
 use crate::connect::Globals;
@@ -17,7 +18,9 @@ use crate::{view, words};
 ///
 /// A machine is `up`, `suspect` (for up to 8 seconds), `down`, or `evicted` after 72 hours without
 /// an answer: then the cluster no longer waits for it. An evicted machine rejoins on its own when
-/// it comes back. Remove one that will not come back with `uc machine rm`. `uc doctor` shows more.
+/// it comes back. Remove one that will not come back with `uc machine rm`. `cordoned`: it gets no
+/// new replicas. With `(no Docker)` it is up, but its Docker engine has not answered for 15
+/// seconds. `uc doctor` shows more.
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
@@ -28,12 +31,39 @@ pub(crate) struct LsArgs {
 pub(crate) async fn run(args: LsArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let client = globals.client().await?;
     let machines = super::list(&client).await?;
+    let is_json = args.output.output == WideFormat::Json;
     match args.output.output {
         WideFormat::Table => ui.table(&table(&machines))?,
         WideFormat::Wide => ui.out(&wide_table(&machines).render())?,
         WideFormat::Json => ui.json_list(machines.iter().map(view::Machine::from))?,
     }
+    if !is_json {
+        warn_of_engines(ui, &machines, Timestamp::now())?;
+    }
     conflicts::note(ui, &client).await
+}
+
+/// Names the machines that are up and whose Docker engine does not answer.
+fn warn_of_engines(ui: &Ui, machines: &[Listed], now: Timestamp) -> CliResult {
+    for (machine, status) in machines {
+        let away = words::engine_away(
+            &machine.name,
+            engine_away_since_ms(status),
+            now.as_millisecond(),
+        );
+        if let Some(text) = away.filter(|_| status.liveness() != Liveness::Down) {
+            ui.warn(&text)?;
+        }
+    }
+    Ok(())
+}
+
+/// 0 if it answers, or if nothing is known.
+fn engine_away_since_ms(status: &MachineStatus) -> i64 {
+    status
+        .facts
+        .as_ref()
+        .map_or(0, |facts| facts.engine_away_since_ms)
 }
 
 const COLUMNS: [&str; 6] = ["NAME", "STATE", "ADDRESS", "REPLICAS", "OS", "UC"];
@@ -83,19 +113,26 @@ fn wide_table(machines: &[Listed]) -> Table {
 
 fn cells(machine: &MachineRecord, status: &MachineStatus) -> [Cell; 6] {
     let facts = status.facts.as_ref();
+    let mut state = words::machine_state(status.liveness(), status.evicted);
+    let no_docker = engine_away_since_ms(status) > 0 && status.liveness() == Liveness::Up;
+    if no_docker {
+        state.push_str(" (no Docker)");
+    }
     let style = match status.liveness() {
+        Liveness::Up if no_docker => RED,
         Liveness::Up => GREEN,
         _ if status.evicted => RED,
         Liveness::Down => RED,
         Liveness::Suspect | Liveness::Unspecified => YELLOW,
     };
+    let mut state = words::machine_state(status.liveness(), status.evicted);
+    if cordon::is_cordoned(machine) {
+        state.push_str(", cordoned");
+    }
     let address = address(&machine.subnet).map_or_else(String::new, |address| address.to_string());
     [
         machine.name.as_str().into(),
-        Cell::styled(
-            words::machine_state(status.liveness(), status.evicted),
-            style,
-        ),
+        Cell::styled(state, style),
         address.into(),
         status.replicas.to_string().into(),
         facts.map_or("", |facts| &facts.os).into(),

@@ -128,6 +128,23 @@ impl v1::cluster_server::Cluster for Daemon {
         }))
     }
 
+    async fn cordon_machine(
+        &self,
+        request: Request<v1::CordonMachineRequest>,
+    ) -> Result<Response<v1::CordonMachineResponse>, Status> {
+        let v1::CordonMachineRequest { machine, cordon } = request.get_ref();
+        self.called(&request, "CordonMachine", format!("{machine} {cordon}"))?;
+        let mut machines = self.machines.lock().unwrap();
+        let mut members = machines
+            .iter_mut()
+            .filter_map(|status| status.machine.as_mut());
+        let member = members.find(|member| member.id == *machine).unwrap();
+        member.cordoned_at_ms = if *cordon { 1_700_000_000_000 } else { 0 };
+        Ok(Response::new(v1::CordonMachineResponse {
+            machine: Some(member.clone()),
+        }))
+    }
+
     async fn remove_machine(
         &self,
         request: Request<v1::RemoveMachineRequest>,

@@ -391,6 +391,50 @@ fn restarts() {
     assert_eq!(of("deploy: {restart_policy: {condition: none}}"), (No, 0));
 }
 
+/// `web` waits until `job` has completed.
+fn job(keys: &str) -> String {
+    format!(
+        "services:\n  web: {{image: x, depends_on: {{job: {{condition: service_completed_successfully}}}}}}\n  job:\n    image: x\n{}",
+        indented(keys)
+    )
+}
+
+#[test]
+fn a_job_that_others_wait_for_runs_to_completion() {
+    use v1::RestartPolicy::{No, OnFailure, Unspecified};
+    let ignored =
+        "it is restarted only after a failure, because `web` waits for its completion".to_owned();
+    for (keys, expected, warned) in [
+        ("", (No, 0), false),
+        ("restart: \"no\"", (No, 0), false),
+        ("restart: on-failure:3", (OnFailure, 3), false),
+        ("restart: always", (OnFailure, 0), true),
+        ("restart: unless-stopped", (OnFailure, 0), true),
+        (
+            "deploy: {restart_policy: {condition: any}}",
+            (OnFailure, 0),
+            true,
+        ),
+        (
+            "deploy: {restart_policy: {delay: 0s}}",
+            (OnFailure, 0),
+            true,
+        ),
+    ] {
+        let loaded = load(&request(&job(keys)));
+        let services = loaded.project.unwrap().services;
+        let of = |name: &str| {
+            let service = services.iter().find(|service| service.spec.name == name);
+            let spec = &service.unwrap().spec;
+            (spec.restart(), spec.restart_attempts)
+        };
+        assert_eq!(of("job"), expected, "{keys}");
+        assert_eq!(of("web"), (Unspecified, 0), "{keys}");
+        let found: Vec<_> = loaded.diagnostics.iter().map(|d| &d.message).collect();
+        assert_eq!(found.contains(&&ignored), warned, "{keys}: {found:?}");
+    }
+}
+
 #[test]
 fn updates_and_placement() {
     let of = spec(

@@ -148,6 +148,7 @@ fn machine(record: &MachineRecord) -> Vec<(&'static str, String)> {
         ("endpoints", record.endpoints.join(", ")),
         ("created", time(record.created_at_ms)),
         ("labels", labels.join(", ")),
+        ("cordoned", time(record.cordoned_at_ms)),
     ]
 }
 

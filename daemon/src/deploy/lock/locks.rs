@@ -1,4 +1,4 @@
-//! Who has which project, as all machines report it, for `uc lock`.
+//! Which project is leased to which deployment, as all machines report it, for `uc lock`.
 
 use std::collections::BTreeMap;
 

@@ -314,3 +314,34 @@ fn container_lists_tmpfs_and_image_mounts() {
         ]
     );
 }
+
+/// A user can mount an anonymous volume of earlier days by its name. It is not the engine's then.
+#[test]
+fn anonymous_volumes_are_those_without_a_name_and_those_handed_on() {
+    let hex = |digit: &str| digit.repeat(64);
+    let point = |name: &str, target: &str| engine::MountPoint {
+        typ: Some("volume".into()),
+        name: Some(name.into()),
+        destination: Some(target.into()),
+        ..Default::default()
+    };
+    let mount = |name: &str| engine::Mount {
+        typ: Some(engine::MountType::VOLUME),
+        source: Some(name.into()),
+        ..Default::default()
+    };
+    let mut inspected = inspected();
+    let points = ["a", "b", "c", "d"].map(|digit| point(&hex(digit), &format!("/{digit}")));
+    inspected.mounts = Some(points.to_vec());
+    let host = inspected.host_config.as_mut().unwrap();
+    host.mounts = Some(vec![mount(&hex("a")), mount(&hex("b"))]);
+    host.binds = Some(vec![format!("{}:/c:ro", hex("c"))]);
+    let labels = inspected.config.as_mut().unwrap().labels.as_mut();
+    labels.unwrap().insert(label::HANDED_ON.into(), hex("b"));
+    let volumes = container(inspected).anonymous_volumes;
+    let volumes: Vec<(&str, &str)> = volumes
+        .iter()
+        .map(|volume| (volume.target.as_str(), volume.name.as_str()))
+        .collect();
+    assert_eq!(volumes, [("/b", &*hex("b")), ("/d", &*hex("d"))]);
+}

@@ -8,7 +8,9 @@ use bollard::models::{
     MountImageOptions, MountType, MountVolumeOptions,
 };
 use uc_api::v1;
+use uc_api::volumes::is_same_path;
 
+use super::super::AnonymousVolume;
 use super::{Placement, SpecError, map, some_if, text};
 
 /// Fills in mounts of all types, and the contents that came with the deployment.
@@ -28,14 +30,31 @@ pub(super) fn fill(
             v1::MountKind::Bind if is_short(mount) => binds.push(short(mount)),
             v1::MountKind::Bind => mounts.push(bind(mount)),
             v1::MountKind::Image => mounts.push(image(mount)),
-            v1::MountKind::Volume | v1::MountKind::Unspecified => mounts.push(volume(mount)),
+            v1::MountKind::Volume | v1::MountKind::Unspecified => {
+                mounts.push(volume(mount, placement.handed_on));
+            }
         }
     }
+    // The others have been mounted at the place of an unnamed volume of the spec.
+    let of_image = placement.handed_on.iter().filter(|volume| {
+        let mut targets = spec.mounts.iter().map(|mount| &mount.target);
+        !targets.any(|target| is_same_path(target, &volume.target))
+    });
+    mounts.extend(of_image.map(handed_on_mount));
     mounts.extend(files(spec, placement.files)?);
     host.binds = some_if(!binds.is_empty(), || binds);
     host.mounts = some_if(!mounts.is_empty(), || mounts);
     host.tmpfs = some_if(!tmpfs.is_empty(), || tmpfs);
     Ok(())
+}
+
+fn handed_on_mount(volume: &AnonymousVolume) -> Mount {
+    Mount {
+        target: Some(volume.target.clone()),
+        source: Some(volume.name.clone()),
+        typ: Some(MountType::VOLUME),
+        ..Default::default()
+    }
 }
 
 /// Reports whether a bind mount can use the engine's short notation. On every supported engine only
@@ -97,16 +116,22 @@ fn bind(mount: &v1::MountSpec) -> Mount {
     }
 }
 
-fn volume(mount: &v1::MountSpec) -> Mount {
+fn volume(mount: &v1::MountSpec, handed_on: &[AnonymousVolume]) -> Mount {
     let options = MountVolumeOptions {
         no_copy: some_if(mount.nocopy, || true),
         labels: map(&mount.labels),
         subpath: text(&mount.subpath),
         driver_config: None,
     };
+    let old = handed_on
+        .iter()
+        .find(|old| mount.source.is_empty() && is_same_path(&old.target, &mount.target))
+        .map(|old| old.name.clone());
+    let plain = plain(mount, MountType::VOLUME);
     Mount {
         volume_options: some_if(options != MountVolumeOptions::default(), || options),
-        ..plain(mount, MountType::VOLUME)
+        source: old.or(plain.source),
+        ..plain
     }
 }
 

@@ -28,6 +28,7 @@ fn placement(image_entrypoint: &[String]) -> Placement<'_> {
         api: ApiVersion::new(1, 48),
         shared: &NO_SECRETS,
         files: &NO_FILES,
+        handed_on: &[],
         secrets: &NO_SECRETS,
     }
 }
@@ -94,7 +95,7 @@ fn container_of_minimal_service() {
         },
         "NetworkMode": "uc",
         "RestartPolicy": {
-          "Name": "unless-stopped"
+          "Name": "on-failure"
         }
       },
       "Hostname": "shop-web-abcd",
@@ -104,6 +105,7 @@ fn container_of_minimal_service() {
         "uc.deployment": "d1",
         "uc.machine": "m1",
         "uc.project": "shop",
+        "uc.restart": "default",
         "uc.revision": "r1",
         "uc.service": "web"
       },
@@ -381,7 +383,7 @@ fn container_maps_restart_policies() {
         .unwrap()
         .to_string()
     };
-    assert_eq!(name(v1::RestartPolicy::Unspecified), "unless-stopped");
+    assert_eq!(name(v1::RestartPolicy::Unspecified), "on-failure");
     assert_eq!(name(v1::RestartPolicy::UnlessStopped), "unless-stopped");
     assert_eq!(name(v1::RestartPolicy::No), "no");
     assert_eq!(name(v1::RestartPolicy::Always), "always");

@@ -72,6 +72,7 @@ impl Bench {
         let request = SettleRequest {
             deployment_id: "d1".into(),
             services: vec!["suite/web".into()],
+            ..SettleRequest::default()
         };
         assert_eq!(self.node.settle(&request).await, SettleResponse::default());
     }
@@ -189,6 +190,9 @@ async fn a_new_replica_that_fails_is_kept_for_its_logs() {
         let containers = bench.containers().await;
         assert_eq!(states(&containers), [RUNNING, failed]);
         assert_eq!(containers[0].0, old);
+        // It has been taken back already.
+        bench.undo(&change).await.unwrap();
+        assert_eq!(bench.containers().await, containers);
         // Not even the end of its deployment removes it, but that of the next one does.
         bench.settle().await;
         let bench = bench.restarted().await;
@@ -196,6 +200,7 @@ async fn a_new_replica_that_fails_is_kept_for_its_logs() {
         let next = SettleRequest {
             deployment_id: "d2".into(),
             services: vec!["suite/web".into()],
+            ..SettleRequest::default()
         };
         bench.node.settle(&next).await;
         assert_eq!(states(&bench.containers().await), [RUNNING]);

@@ -24,6 +24,7 @@ fn from_root(root: &Path) -> v1::MachineFacts {
         uc_version: VERSION.to_owned(),
         cpus: cpus(&read("proc/stat")),
         memory: memory(&read("proc/meminfo")),
+        engine_away_since_ms: 0,
     }
 }
 

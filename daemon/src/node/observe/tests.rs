@@ -14,6 +14,8 @@ const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 210, 7, 1);
 #[derive(Debug)]
 struct Sink {
     observations: mpsc::Sender<Observation>,
+    /// Since when the engine is away.
+    aways: mpsc::Sender<i64>,
     failing: Mutex<u32>,
 }
 
@@ -30,12 +32,18 @@ impl ObservationSink for Sink {
         self.observations.send(observation.clone()).await.unwrap();
         Ok(())
     }
+
+    async fn publish_facts(&self, facts: &v1::MachineFacts) -> Result<(), Failure> {
+        self.aways.send(facts.engine_away_since_ms).await.unwrap();
+        Ok(())
+    }
 }
 
 struct Bench {
     engine: FakeEngine,
     marks: Marks,
     observations: mpsc::Receiver<Observation>,
+    aways: mpsc::Receiver<i64>,
     cancel: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -43,8 +51,10 @@ struct Bench {
 fn bench(engine: FakeEngine, failing: u32) -> Bench {
     engine.add_image(IMAGE);
     let (sender, observations) = mpsc::channel(100);
+    let (aways_sender, aways) = mpsc::channel(100);
     let sink = Arc::new(Sink {
         observations: sender,
+        aways: aways_sender,
         failing: Mutex::new(failing),
     });
     let marks = Marks::default();
@@ -65,6 +75,7 @@ fn bench(engine: FakeEngine, failing: u32) -> Bench {
         engine,
         marks,
         observations,
+        aways,
         cancel,
         task,
     }
@@ -100,6 +111,7 @@ impl Bench {
             api: crate::engine::ApiVersion::new(1, 46),
             shared: &std::collections::BTreeMap::new(),
             files: &std::collections::BTreeMap::new(),
+            handed_on: &[],
             secrets: &std::collections::BTreeMap::new(),
         };
         let name = spec::container_name(&spec, rand::random());
@@ -254,6 +266,41 @@ async fn an_engine_that_goes_away_is_observed_again() {
         bench.next().await.replicas.is_empty(),
         "events are heard again"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn engine_that_stays_away_is_published_once_until_it_answers() {
+    let mut bench = bench(FakeEngine::new(), 0);
+    assert_eq!(bench.next().await.facts.engine_away_since_ms, 0);
+    // A restart of Docker says nothing.
+    bench.engine.set_offline(true);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    bench.engine.set_offline(false);
+    bench.nothing_for(Duration::from_mins(1)).await;
+    assert!(bench.aways.try_recv().is_err());
+
+    bench.engine.set_offline(true);
+    let began = Instant::now();
+    let since = timeout(Duration::from_mins(2), bench.aways.recv()).await;
+    assert!(since.unwrap().unwrap() > 0);
+    // It is noticed with the next full look at the latest.
+    let limit = AWAY_AFTER + FULL_SYNC + Duration::from_secs(1);
+    assert!(began.elapsed() >= AWAY_AFTER && began.elapsed() <= limit);
+    bench.nothing_for(Duration::from_mins(5)).await;
+    assert!(bench.aways.try_recv().is_err(), "once");
+    bench.engine.set_offline(false);
+    // The same as before, and published again.
+    assert_eq!(bench.next().await.facts.engine_away_since_ms, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn engine_that_was_never_there_takes_nothing_away() {
+    let engine = FakeEngine::new();
+    engine.set_offline(true);
+    let mut bench = bench(engine, 0);
+    let since = timeout(Duration::from_mins(1), bench.aways.recv()).await;
+    assert!(since.unwrap().unwrap() > 0);
+    bench.nothing_for(Duration::from_mins(1)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,6 +137,7 @@ fn container_passes_every_field_to_the_engine() {
             .collect();
         let placement = Placement {
             files: &files(spec),
+            handed_on: &[],
             secrets: &secrets,
             ..placement(&[])
         };

@@ -212,6 +212,7 @@ fn container_mounts_contents() {
     let secrets = map(&[("TOKEN", "hush"), ("LEVEL", "9")]);
     let placement = Placement {
         files: &files,
+        handed_on: &[],
         secrets: &secrets,
         ..placement(&[])
     };
@@ -229,6 +230,7 @@ fn container_mounts_contents() {
         &spec,
         "x",
         &Placement {
+            handed_on: &[],
             secrets: &secrets,
             ..placement_without()
         },
@@ -251,4 +253,34 @@ fn container_mounts_contents() {
         }])
         .contains("absolute")
     );
+}
+
+#[test]
+fn container_mounts_what_is_handed_on() {
+    let volume = |name: &str, target: &str| AnonymousVolume {
+        name: name.into(),
+        target: target.into(),
+    };
+    let handed_on = [volume("v1", "/scratch"), volume("v2", "/image")];
+    let mut spec = spec();
+    spec.mounts = vec![v1::MountSpec {
+        kind: v1::MountKind::Volume.into(),
+        target: "/scratch/".into(),
+        read_only: true,
+        ..Default::default()
+    }];
+    let placement = Placement {
+        handed_on: &handed_on,
+        ..placement(&[])
+    };
+    let body = container(&spec, "shop-web-abcd", &placement).unwrap();
+    let mounts = serde_json::to_value(body.host_config.unwrap().mounts).unwrap();
+    assert_eq!(
+        mounts,
+        json!([
+            {"Target": "/scratch/", "Source": "v1", "Type": "volume", "ReadOnly": true},
+            {"Target": "/image", "Source": "v2", "Type": "volume"}
+        ])
+    );
+    assert_eq!(body.labels.unwrap()["uc.handed-on"], "v1,v2");
 }

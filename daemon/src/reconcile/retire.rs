@@ -1,0 +1,126 @@
+//! Removes the containers of this machine that a deployment retired while the machine was away.
+//! DNS has not given them since, on any machine that knows the record.
+//!
+//! A store that is being fetched again shows the past, so nothing is removed until it is complete.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uc_api::Failure;
+use uc_api::v1::RetireRecord;
+
+use crate::backoff::Backoff;
+use crate::cluster::member::Member;
+use crate::cluster::records::{self, OnMachine, delete};
+
+/// Waits between attempts: Docker may be away, or a container may not end.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_mins(1);
+
+/// Runs until the member stops.
+pub(crate) async fn run(member: Arc<Member>) {
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+    let mut changes = member.changes();
+    loop {
+        let done = tokio::select! {
+            () = member.cancel.cancelled() => return,
+            done = retire_all(&member) => done,
+        };
+        if done {
+            backoff.reset();
+            if !changes.next().await {
+                return;
+            }
+        } else {
+            tokio::select! {
+                () = member.cancel.cancelled() => return,
+                () = tokio::time::sleep(backoff.wait(rand::random())) => {}
+            }
+        }
+    }
+}
+
+/// Returns whether nothing is left to do.
+async fn retire_all(member: &Member) -> bool {
+    let mut done = true;
+    for (container, record) in due(member) {
+        let RetireRecord {
+            container_name,
+            reason,
+            deployment_id,
+            ..
+        } = &*record;
+        match retire(member, &container).await {
+            Ok(()) => tracing::info!(
+                container_name,
+                reason,
+                deployment_id,
+                "removed a container that was retired while this machine was away"
+            ),
+            Err(failure) => {
+                tracing::warn!(container_name, %failure, "cannot remove a retired container");
+                done = false;
+            }
+        }
+    }
+    done
+}
+
+/// What this machine has to remove.
+fn due(member: &Member) -> Vec<(OnMachine, Arc<RetireRecord>)> {
+    let cluster = member.cluster();
+    if !cluster.has_own_record() || member.store.snapshot().is_rejoining() {
+        return Vec::new();
+    }
+    let own = cluster
+        .retirements()
+        .filter(|(container, _)| container.machine == member.id);
+    own.map(|(container, record)| (container.clone(), Arc::clone(record)))
+        .collect()
+}
+
+/// Stops and removes a container, and then deletes its record. One that does not exist is what is
+/// wanted.
+async fn retire(member: &Member, container: &OnMachine) -> Result<(), Failure> {
+    member.node.remove(&container.container).await?;
+    member
+        .write(vec![delete(records::RETIRE, container.key())])
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::tests::member_of_one;
+    use crate::cluster::records::put;
+
+    #[tokio::test]
+    async fn machine_removes_only_its_own_containers_and_keeps_trying() {
+        let directory = tempfile::tempdir().unwrap();
+        let member = member_of_one(&directory).await;
+        assert!(retire_all(&member).await, "nothing is left to do");
+        let other = uc_api::MachineId::from_bytes([9; 16]);
+        let writes = [member.id, other].map(|machine| {
+            let container = "abcd".to_owned();
+            let key = OnMachine { machine, container }.key();
+            put(records::RETIRE, key, &RetireRecord::default())
+        });
+        member.write(writes.to_vec()).await.unwrap();
+        let containers = || -> Vec<OnMachine> {
+            let due = due(&member).into_iter();
+            due.map(|(container, _)| container).collect()
+        };
+        let own = OnMachine {
+            machine: member.id,
+            container: "abcd".into(),
+        };
+        assert_eq!(containers(), std::slice::from_ref(&own));
+        // There is no Docker.
+        assert!(!retire_all(&member).await);
+        assert_eq!(containers(), std::slice::from_ref(&own));
+        let done = delete(records::RETIRE, own.key());
+        member.write(vec![done]).await.unwrap();
+        assert!(retire_all(&member).await);
+        assert_eq!(member.cluster().retirements().count(), 1, "of another");
+    }
+}

@@ -1,0 +1,106 @@
+//! Where a service keeps data: whether two of its replicas must not write at the same time, and
+//! what stays behind when a replica moves to another machine.
+
+use std::collections::BTreeSet;
+
+use uc_api::v1::{MountKind, MountSpec, ReplicaAction, ReplicaRecord, ServiceSpec};
+use uc_api::volumes::handed_on;
+
+use super::desired::Target;
+use super::place::Placement;
+use super::{Cluster, and};
+
+/// Folders of a machine that hold no data of a service: interfaces of the kernel, and sockets.
+const SYSTEM_FOLDERS: [&str; 6] = ["/dev", "/proc", "/sys", "/run", "/var/run", "/lib/modules"];
+/// Files of a machine that hold no data of a service. They are often mounted without `:ro`.
+const SYSTEM_FILES: [&str; 2] = ["/etc/localtime", "/etc/timezone"];
+/// Ending of a socket's name.
+const SOCKET: &str = ".sock";
+
+/// A path of the machine, mounted so that the service can write data there.
+fn is_data_folder(mount: &MountSpec) -> bool {
+    let source = mount.source.trim_end_matches('/');
+    let in_folder = |folder: &str| {
+        let rest = source.strip_prefix(folder);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    mount.kind() == MountKind::Bind
+        && !mount.read_only
+        && !SYSTEM_FOLDERS.iter().any(|folder| in_folder(folder))
+        && !SYSTEM_FILES.contains(&source)
+        && !source.ends_with(SOCKET)
+}
+
+/// The new replica would write to what the old one writes to: a volume, a path of the machine, or
+/// an anonymous volume that is handed on to it.
+pub(super) fn shares_data(spec: &ServiceSpec, old: &ReplicaRecord, same_machine: bool) -> bool {
+    let is_volume = |mount: &MountSpec| {
+        mount.kind() == MountKind::Volume && !mount.source.is_empty() && !mount.read_only
+    };
+    let mut anonymous = handed_on(&old.mounts, spec).filter(|mount| !mount.read_only);
+    spec.mounts
+        .iter()
+        .any(|mount| is_volume(mount) || is_data_folder(mount))
+        || (same_machine && anonymous.next().is_some())
+}
+
+/// Warns about data that the new replicas of a service do not find, because it is on a machine that
+/// the service had before.
+pub(super) fn warn_about_data(
+    target: &Target,
+    placement: &Placement<'_>,
+    cluster: &Cluster<'_>,
+    warnings: &mut Vec<String>,
+) {
+    if target.global() {
+        return;
+    }
+    let before: BTreeSet<usize> = cluster
+        .replicas_of(&target.key)
+        .into_iter()
+        .map(|(machine, _)| machine)
+        .collect();
+    let entered: BTreeSet<usize> = placement
+        .steps
+        .iter()
+        .filter(|draft| draft.action != ReplicaAction::Remove)
+        .map(|draft| draft.machine)
+        .filter(|machine| !before.contains(machine))
+        .collect();
+    let names = |machines: &BTreeSet<usize>| {
+        let machines: Vec<usize> = machines.iter().copied().collect();
+        and(&cluster.names(&machines))
+    };
+    let folders = target
+        .spec
+        .mounts
+        .iter()
+        .filter(|mount| is_data_folder(mount));
+    let folders: BTreeSet<String> = folders.map(|mount| format!("`{}`", mount.source)).collect();
+    if !before.is_empty() && !entered.is_empty() && !folders.is_empty() {
+        let folders: Vec<String> = folders.into_iter().collect();
+        warnings.push(format!(
+            "{}: {} on {} is not that of {}; its content is not copied",
+            target.key,
+            and(&folders),
+            names(&entered),
+            names(&before)
+        ));
+    }
+    for draft in &placement.steps {
+        let Some((machine, old)) = draft.old else {
+            continue;
+        };
+        if draft.action != ReplicaAction::Replace || machine == draft.machine {
+            continue;
+        }
+        for mount in handed_on(&old.mounts, &target.spec) {
+            warnings.push(format!(
+                "{}: the data in `{}` stays on {}, in an anonymous volume that is removed with the old replica",
+                target.key,
+                mount.target,
+                cluster.name(machine)
+            ));
+        }
+    }
+}
