@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod conflicts;
 pub(crate) mod ctx;
 pub(crate) mod deploy;
+pub(crate) mod deployments;
 pub(crate) mod dial_stdio;
 pub(crate) mod doctor;
 pub(crate) mod exec;
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Exec(exec::ExecArgs),
     Scale(scale::ScaleArgs),
     Rm(rm::RmArgs),
+    #[command(subcommand, visible_alias = "deployment")]
+    Deployments(deployments::DeploymentsCommand),
     Build(build::BuildArgs),
     Config(config::ConfigArgs),
     #[command(subcommand, visible_alias = "m")]
@@ -105,6 +108,7 @@ async fn run_with_daemon(command: Command, ui: &Ui, globals: &Globals) -> CliRes
         Command::Logs(args) => logs::run(args, ui, globals).await?,
         Command::Scale(args) => scale::run(args, ui, globals).await?,
         Command::Rm(args) => rm::run(args, ui, globals).await?,
+        Command::Deployments(command) => deployments::run(command, ui, globals).await?,
         Command::Machine(command) => machine::run(command, ui, globals).await?,
         Command::Ctx(args) => ctx::run(args, ui, globals).await?,
         Command::Lock(command) => lock::run(command, ui, globals).await?,

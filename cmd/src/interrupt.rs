@@ -1,5 +1,6 @@
 //! Ctrl-C, SIGTERM and SIGHUP end the program immediately, except while a section runs that must
-//! clean up first. A second Ctrl-C or SIGTERM always ends it.
+//! clean up first. A second Ctrl-C or SIGTERM always ends it, unless the section asks the user what
+//! to do about each.
 
 use std::future::{Future, pending};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,22 +13,37 @@ use crate::term;
 /// Sections that wait for signals themselves and are running. A process gets a signal once, so
 /// there is one count.
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
+/// Those of them that handle every signal, not only the first.
+static GUARDS_OF_ALL: AtomicUsize = AtomicUsize::new(0);
 
-/// While a guard exists, the section that holds it handles the first signal.
+/// While a guard exists, the section that holds it handles the first signal, or all of them.
 #[derive(Debug)]
-pub(crate) struct Guard(());
+pub(crate) struct Guard {
+    of_all: bool,
+}
 
 impl Guard {
     /// The caller must wait for [`Signals`] from here on.
     pub(crate) fn new() -> Self {
         GUARDS.fetch_add(1, Ordering::SeqCst);
-        Self(())
+        Self { of_all: false }
+    }
+
+    /// The caller must wait for [`Signals`] in everything that it waits for, because no signal ends
+    /// the program any longer.
+    pub(crate) fn of_all_signals() -> Self {
+        GUARDS.fetch_add(1, Ordering::SeqCst);
+        GUARDS_OF_ALL.fetch_add(1, Ordering::SeqCst);
+        Self { of_all: true }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         GUARDS.fetch_sub(1, Ordering::SeqCst);
+        if self.of_all {
+            GUARDS_OF_ALL.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -87,6 +103,7 @@ pub(crate) async fn run(work: impl Future<Output = CliResult<u8>>) -> CliResult<
                 // A closing terminal often sends SIGHUP twice: from the shell and from the kernel.
                 // The second one must not stop the clean-up.
                 let urgent = seen && signal != Signal::HangUp;
+                let urgent = urgent && GUARDS_OF_ALL.load(Ordering::SeqCst) == 0;
                 if urgent || GUARDS.load(Ordering::SeqCst) == 0 {
                     return Err(CliError::interrupted(signal));
                 }

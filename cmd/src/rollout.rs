@@ -3,22 +3,23 @@
 
 mod destination;
 mod events;
+mod follow;
 mod json;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use destination::Cluster;
 pub(crate) use destination::warn_about_context;
 use events::{Finished, Show};
+use follow::Follower;
 pub(crate) use json::{Outcome, Report};
 use serde::Serialize;
 use serde_json::Value;
-use tonic::{Code, Status, Streaming};
-use uc_api::v1::{DeployEvent, ExecuteRequest, Plan, PlanRequest, WatchRequest};
+use tonic::Streaming;
+use uc_api::v1::{DeployEvent, ExecuteRequest, Plan, PlanRequest};
 
 use crate::connect::{Client, Destination, ask, within};
-use crate::error::{self, CliError, CliResult, Kind, Signal};
+use crate::error::{self, CliError, CliResult, Kind};
 use crate::files::{self, Contents};
 use crate::interrupt::{Guard, Signals};
 use crate::ui::{BOLD, DIM, Ui};
@@ -27,11 +28,6 @@ use crate::{images, picture};
 /// How many plans are shown before `uc` gives up. Each new one means that someone else changed the
 /// same services.
 const MAX_PLANS: usize = 5;
-
-/// How long a deployment is looked for whose events ended. A daemon that restarts continues its
-/// deployments within seconds.
-const WATCH_AGAIN_LIMIT: Duration = Duration::from_mins(1);
-const WATCH_AGAIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the user is about to change, for the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,13 +115,7 @@ pub(crate) async fn carry_out(
     contents: &Contents,
     options: &Options,
 ) -> (Report, CliResult) {
-    let mut report = Report {
-        cluster: Cluster::from(client.destination()),
-        plan: None,
-        outcome: Outcome::NotStarted,
-        steps: BTreeMap::new(),
-        notices: Vec::new(),
-    };
+    let mut report = Report::new(Cluster::from(client.destination()), Outcome::NotStarted);
     let result = plan_and_execute(ui, client, &request, contents, options, &mut report).await;
     (report, result)
 }
@@ -198,7 +188,7 @@ async fn execute(
     };
     // From here on, the deployment runs on the cluster, whether or not this program does. A signal
     // and a lost connection only end the watching, and the user must learn that.
-    let _guard = Guard::new();
+    let _guard = Guard::of_all_signals();
     let mut signals = Signals::new();
     let mut deploy = client.deploy();
     let answer = tokio::select! {
@@ -206,10 +196,11 @@ async fn execute(
         signal = signals.next() => {
             report.outcome = Outcome::Unknown;
             let what = "the deployment may have started; if it has, it continues";
-            return Err(stop_watching(ui, client, signal, what)?);
+            let follower = Follower { ui, client, signals: &mut signals };
+            return Err(follower.stop_watching(signal, what, None));
         }
     };
-    let mut stream = match answer {
+    let stream = match answer {
         Ok(answer) => answer.into_inner(),
         // The daemon refused it: nothing has started.
         Err(status) if !error::is_lost_connection(&status) => return Err(status.into()),
@@ -218,96 +209,53 @@ async fn execute(
             return Err(CliError::from(status)
                 .context("the deployment may have started")
                 .kind(Kind::Partial)
-                .hint(AFTER_LOSS));
+                .hint(follow::after_loss(None)));
         }
     };
-    report.outcome = Outcome::Unknown;
-    let mut show = Show::new(ui.progress(), plan, report);
-    loop {
-        let message = tokio::select! {
-            message = stream.message() => message,
-            signal = signals.next() => {
-                drop(show);
-                return Err(stop_watching(ui, client, signal, "the deployment continues")?);
-            }
-        };
-        match message {
-            Ok(Some(event)) => {
-                if let Some(Finished { outcome, result }) = show.event(event) {
-                    drop(show);
-                    report.outcome = outcome;
-                    if result.is_ok() {
-                        ui.status("done")?;
-                    }
-                    return result;
-                }
-            }
-            Err(status) if is_refusal(&status) && !show.begun() => {
-                drop(show);
-                report.outcome = Outcome::NotStarted;
-                return Err(status.into());
-            }
-            // The daemon restarts, or the connection broke. The deployment continues.
-            ended => {
-                let error = match ended {
-                    Err(status) => status.into(),
-                    Ok(_) => CliError::new(Kind::Partial, "the machine stopped reporting"),
-                };
-                let Some(deployment) = show.deployment().map(ToOwned::to_owned) else {
-                    return Err(lost(error));
-                };
-                let again = tokio::select! {
-                    again = watch_again(client, deployment) => again,
-                    signal = signals.next() => {
-                        drop(show);
-                        return Err(stop_watching(ui, client, signal, "the deployment continues")?);
-                    }
-                };
-                stream = again.ok_or_else(|| lost(error))?;
-            }
-        }
+    let mut follower = Follower {
+        ui,
+        client,
+        signals: &mut signals,
+    };
+    let show = Show::new(ui.progress(), plan, report);
+    let Finished { outcome, result } = follower.follow(stream, show).await;
+    report.outcome = outcome;
+    if result.is_ok() {
+        ui.status("done")?;
     }
+    result
 }
 
-/// The events of a deployment that runs, from the beginning. `None` if the cluster does not answer
-/// for [`WATCH_AGAIN_LIMIT`].
-async fn watch_again(client: &Client, deployment_id: String) -> Option<Streaming<DeployEvent>> {
-    let attempts = async {
-        loop {
-            tokio::time::sleep(WATCH_AGAIN_PAUSE).await;
-            let request = WatchRequest {
-                deployment_id: deployment_id.clone(),
-            };
-            if let Ok(answer) = client.deploy().watch(request).await {
-                return answer.into_inner();
-            }
-        }
+/// Shows a deployment that runs, or only how it ended, as [`run`] shows its own.
+pub(crate) async fn watch(ui: &Ui, client: &Client, id: &str) -> CliResult {
+    let stream = follow::watch(client, id).await?;
+    follow_to_its_end(ui, client, id, stream).await
+}
+
+/// Ends a deployment that runs, and shows how it is rolled back.
+pub(crate) async fn cancel(ui: &Ui, client: &Client, id: &str) -> CliResult {
+    // Before the deployment ends: afterwards, its machine has to be reached for its outcome.
+    let stream = follow::watch(client, id).await?;
+    follow::cancel(client, id).await?;
+    follow_to_its_end(ui, client, id, stream).await
+}
+
+async fn follow_to_its_end(
+    ui: &Ui,
+    client: &Client,
+    id: &str,
+    stream: Streaming<DeployEvent>,
+) -> CliResult {
+    let _guard = Guard::of_all_signals();
+    let mut signals = Signals::new();
+    let mut report = Report::new(Cluster::from(client.destination()), Outcome::Unknown);
+    report.deployment = Some(id.to_owned());
+    let plan = Plan::default();
+    let show = Show::new(ui.progress(), &plan, &mut report);
+    let mut follower = Follower {
+        ui,
+        client,
+        signals: &mut signals,
     };
-    let watched = tokio::time::timeout(WATCH_AGAIN_LIMIT, attempts).await;
-    watched.ok()
-}
-
-/// The daemon says that the plan is no longer the one that was confirmed.
-fn is_refusal(status: &Status) -> bool {
-    status.code() == Code::Aborted
-}
-
-fn stop_watching(ui: &Ui, client: &Client, signal: Signal, what: &str) -> CliResult<CliError> {
-    ui.status(&format!(
-        "\nstopped watching; {what} on {}",
-        client.destination()
-    ))?;
-    ui.hint("`uc ps` shows the replicas")?;
-    Ok(CliError::interrupted(signal))
-}
-
-const AFTER_LOSS: &str =
-    "see `uc ps`, then run the same command again: it does only what is left to do";
-
-/// The deployment continues (or has failed) where we cannot see it.
-fn lost(error: CliError) -> CliError {
-    error
-        .context("lost sight of the deployment, which continues without uc")
-        .kind(Kind::Partial)
-        .hint(AFTER_LOSS)
+    follower.follow(stream, show).await.result
 }

@@ -6,6 +6,7 @@
 //! `docs/cli.md` documents the shapes.
 
 mod conflict;
+mod deployment;
 mod doctor;
 mod machine;
 pub(crate) mod shape;
@@ -14,6 +15,7 @@ mod spec;
 use std::collections::BTreeMap;
 
 pub(crate) use conflict::{Conflict, Settled};
+pub(crate) use deployment::Deployment;
 pub(crate) use doctor::Doctor;
 pub(crate) use machine::{
     AddedMachine, JoinedCluster, MachineEntry, NewCluster, RemovedMachine, RenamedMachine, Token,

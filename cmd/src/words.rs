@@ -1,6 +1,9 @@
 //! The protocol's enumerations in words, the same in tables and in JSON.
 
-use uc_api::v1::{Health, Kept, Liveness, ReplicaRecord, ReplicaState, ServiceMode, TokenState};
+use uc_api::v1::{
+    DeployFinished, DeployOutcome, DeploymentStatus, Health, Kept, Liveness, ReplicaRecord,
+    ReplicaState, ServiceChange, ServiceMode, TokenState,
+};
 
 /// A count with its noun: `1 machine`, `3 machines`.
 pub(crate) fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
@@ -75,6 +78,39 @@ pub(crate) fn token_state(of: TokenState) -> String {
 
 pub(crate) fn mode(mode: ServiceMode) -> String {
     word(mode.as_str_name(), "SERVICE_MODE_")
+}
+
+/// `create`, `update`, …; `repair` if nothing of the service changed but replicas do.
+pub(crate) fn service_change(change: ServiceChange, has_steps: bool) -> String {
+    match change {
+        ServiceChange::None if has_steps => "repair".to_owned(),
+        change => word(change.as_str_name(), "SERVICE_CHANGE_"),
+    }
+}
+
+/// The state of a deployment in JSON: how it ended, `running`, or `unknown` if its machine does not
+/// tell.
+pub(crate) fn deployment_state_word(deployment: &DeploymentStatus) -> String {
+    match (&deployment.finished, deployment.machine_liveness()) {
+        (Some(end), _) => word(end.outcome().as_str_name(), "DEPLOY_OUTCOME_"),
+        (None, Liveness::Up | Liveness::Suspect) => "running".to_owned(),
+        (None, Liveness::Down | Liveness::Unspecified) => "unknown".to_owned(),
+    }
+}
+
+/// The state of a deployment in one phrase, such as `rolled back` or `unknown (m1 is down)`.
+pub(crate) fn deployment_state(deployment: &DeploymentStatus) -> (String, Condition) {
+    let mut text = deployment_state_word(deployment).replace('-', " ");
+    let outcome = deployment.finished.as_ref().map(DeployFinished::outcome);
+    let condition = match outcome {
+        Some(DeployOutcome::Done) => Condition::Good,
+        Some(DeployOutcome::Superseded) | None => Condition::Between,
+        Some(_) => Condition::Bad,
+    };
+    if deployment.finished.is_none() && deployment.machine_liveness() == Liveness::Down {
+        text = format!("{text} ({} is down)", deployment.machine_name);
+    }
+    (text, condition)
 }
 
 /// What a container is kept for that is no replica any longer; `None` for a replica.

@@ -103,14 +103,18 @@ impl Kind {
     fn meaning(self) -> &'static str {
         match self {
             Self::BrokenPipe => "done, or nothing to do",
-            Self::Failed => "failed; `uc doctor`: found problems",
+            Self::Failed => {
+                "failed; `uc doctor`: found problems; `uc deployments cancel`: the deployment had \
+                 ended"
+            }
             Self::Cancelled => "a question was answered with no; nothing was changed",
             Self::PlanChanged => "the plan kept changing until `uc` gave up; nothing was changed",
             Self::Usage => {
                 "invalid arguments, a name that does not exist, or an error in a compose or config file"
             }
             Self::RolledBack => {
-                "the deployment failed and was rolled back: the previous revision serves again; \
+                "the deployment failed or was cancelled, and was rolled back: the previous \
+                 revision serves again; \
                  after a first deployment, nothing is left running"
             }
             Self::Paused => {
@@ -119,7 +123,8 @@ impl Kind {
             }
             Self::Partial => {
                 "partly applied (also where `failure_action: continue` or `max_failure_ratio` \
-                 tolerates a failure), or a machine could not be reached"
+                 tolerates a failure), or a machine could not be reached, or another deployment \
+                 superseded this one"
             }
             Self::TimedOut => "timed out",
             Self::Engine => "`uc exec`: the engine could not run the command",

@@ -1,6 +1,7 @@
 //! Shows the events of a deployment, and keeps them for `-o json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
 
 use uc_api::v1::deploy_event::Event;
 use uc_api::v1::{DeployEvent, DeployFinished, DeployOutcome, Plan, StepEvent, StepPhase};
@@ -18,8 +19,10 @@ pub(super) struct Show<'a> {
     report: &'a mut Report,
     tasks: BTreeMap<String, Task>,
     begun: bool,
-    /// The deployment's id, once the daemon has told it.
-    deployment: Option<String>,
+    /// What was shown of steps that run, as (step, message).
+    shown: HashSet<(String, String)>,
+    /// The events come from the beginning again.
+    repeating: bool,
     /// The first step that failed, with its last log lines.
     failure: Option<StepEvent>,
 }
@@ -39,7 +42,8 @@ impl<'a> Show<'a> {
             report,
             tasks: BTreeMap::new(),
             begun: false,
-            deployment: None,
+            shown: HashSet::new(),
+            repeating: false,
             failure: None,
         }
     }
@@ -51,7 +55,18 @@ impl<'a> Show<'a> {
 
     /// The deployment's id, once the daemon has told it.
     pub(super) fn deployment(&self) -> Option<&str> {
-        self.deployment.as_deref()
+        self.report.deployment.as_deref()
+    }
+
+    /// The deployment is watched again: what was shown is not shown a second time.
+    pub(super) fn expect_repetition(&mut self) {
+        self.repeating = true;
+    }
+
+    /// Runs a question on the terminal, during which no progress is drawn.
+    pub(super) async fn paused<T>(&self, question: impl Future<Output = T>) -> T {
+        let _hidden = self.progress.hide();
+        question.await
     }
 
     /// Shows one event. One that was shown before is ignored: a deployment that is watched again
@@ -68,7 +83,7 @@ impl<'a> Show<'a> {
                     self.report.notices.push(notice);
                 }
             }
-            Event::Began(began) => self.deployment = Some(began.deployment_id),
+            Event::Began(began) => self.report.deployment = Some(began.deployment_id),
             Event::Finished(finished) => return Some(self.finished(finished)),
         }
         None
@@ -77,16 +92,13 @@ impl<'a> Show<'a> {
     fn step(&mut self, event: StepEvent) {
         let phase = event.phase();
         let known = self.report.steps.get(&event.step_id);
-        let repeats = matches!(
-            (known.map(|step| step.result), phase),
-            (
-                Some(StepResult::Done),
-                StepPhase::Started | StepPhase::Progress | StepPhase::Done
-            ) | (
-                Some(StepResult::Failed),
-                StepPhase::Started | StepPhase::Progress | StepPhase::Failed
-            )
-        );
+        let repeats = match known.map(|step| step.result) {
+            // A step that was undone is never executed again in this deployment.
+            Some(StepResult::Undone) => true,
+            Some(StepResult::Done) => !matches!(phase, StepPhase::Undone | StepPhase::Failed),
+            Some(StepResult::Failed) => !matches!(phase, StepPhase::Undone | StepPhase::Done),
+            Some(StepResult::Started) | None => false,
+        };
         if repeats {
             return;
         }
@@ -99,6 +111,10 @@ impl<'a> Show<'a> {
         });
         match phase {
             StepPhase::Started | StepPhase::Progress | StepPhase::Unspecified => {
+                let progress = (event.step_id.clone(), event.message.clone());
+                if !self.shown.insert(progress) && self.repeating {
+                    return;
+                }
                 let task = self
                     .tasks
                     .entry(event.step_id)
@@ -229,13 +245,7 @@ mod tests {
             machine: None,
             connection: "unix:///x".into(),
         };
-        let mut report = Report {
-            cluster: Cluster::from(&destination),
-            plan: None,
-            outcome: Outcome::Unknown,
-            steps: BTreeMap::new(),
-            notices: Vec::new(),
-        };
+        let mut report = Report::new(Cluster::from(&destination), Outcome::Unknown);
         let progress = Progress::new(false, LineStyle::default());
         let mut show = Show::new(progress, &plan, &mut report);
         events

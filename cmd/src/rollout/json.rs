@@ -10,7 +10,7 @@ use super::destination::Cluster;
 use crate::connect::Client;
 use crate::picture;
 use crate::view::shape::shape;
-use crate::words::{mode, word};
+use crate::words::{mode, service_change, word};
 
 /// What became of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,6 +41,8 @@ pub(crate) struct Report {
     pub(super) cluster: Cluster,
     pub(super) plan: Option<Plan>,
     pub(super) outcome: Outcome,
+    /// Id of the deployment. `None`: nothing was executed, or the daemon did not tell it.
+    pub(super) deployment: Option<String>,
     /// Steps that were started, in the order of their ids.
     pub(super) steps: BTreeMap<String, Step>,
     /// What the machines reported besides the steps, in its order. At most [`MAX_NOTICES`].
@@ -58,6 +60,19 @@ impl Report {
             } else {
                 Outcome::Planned
             },
+            deployment: None,
+            steps: BTreeMap::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// Nothing has been planned or reported yet.
+    pub(super) fn new(cluster: Cluster, outcome: Outcome) -> Self {
+        Self {
+            cluster,
+            plan: None,
+            outcome,
+            deployment: None,
             steps: BTreeMap::new(),
             notices: Vec::new(),
         }
@@ -104,10 +119,7 @@ shape! {
         project: String,
         service: String,
         revision: String,
-        change: String = |service| match service.change() {
-            v1::ServiceChange::None if !service.steps.is_empty() => "repair".to_owned(),
-            change => word(change.as_str_name(), "SERVICE_CHANGE_"),
-        },
+        change: String = |service| service_change(service.change(), !service.steps.is_empty()),
         mode: String = |service| mode(service.mode()),
         replicas: u32 = |service| service.desired,
         unchanged_replicas: u32 = |service| service.kept,

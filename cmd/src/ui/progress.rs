@@ -45,7 +45,7 @@ enum Shown {
 impl Progress {
     /// `live`: moving lines.
     pub(crate) fn new(live: bool, style: LineStyle) -> Self {
-        let target = || MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12));
+        let target = || MultiProgress::with_draw_target(draw_target());
         Self {
             bars: live.then(target),
             style,
@@ -111,6 +111,15 @@ impl Progress {
         }
     }
 
+    /// Hides the moving lines until the returned value is dropped.
+    pub(crate) fn hide(&self) -> Hidden<'_> {
+        if let Some(bars) = &self.bars {
+            _ = bars.clear();
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        Hidden(self)
+    }
+
     fn bar_style(&self, template: &str) -> ProgressStyle {
         let style =
             ProgressStyle::with_template(template).expect("the templates of this file are valid");
@@ -120,6 +129,23 @@ impl Progress {
             style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
         }
     }
+}
+
+/// The moving lines of a [`Progress`] are not drawn while this exists.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Hidden<'a>(&'a Progress);
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        if let Some(bars) = &self.0.bars {
+            bars.set_draw_target(draw_target());
+        }
+    }
+}
+
+fn draw_target() -> ProgressDrawTarget {
+    ProgressDrawTarget::stderr_with_hz(12)
 }
 
 impl Task {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
@@ -55,8 +56,11 @@ pub(crate) struct Daemon {
     pub(crate) executions: Mutex<VecDeque<(Vec<v1::DeployEvent>, Option<Failure>)>>,
     /// The answer to `ListDeployments`.
     pub(crate) deployments: Vec<v1::DeploymentStatus>,
-    /// After its events, an execution never ends.
+    /// After its events, an execution does not end until it is cancelled.
     pub(crate) endless: bool,
+    pub(crate) cancelled: Arc<Notify>,
+    /// How an endless execution ends when it is cancelled.
+    pub(crate) after_cancel: Vec<v1::DeployEvent>,
     /// `Execute` does not answer: the daemon looks at all machines before it does.
     pub(crate) execute_hangs: bool,
     pub(crate) missing: Vec<v1::ImageTarget>,

@@ -111,7 +111,7 @@ fn daemon(created_at_ms: i64) -> Daemon {
 }
 
 /// So that "2 minutes ago" is what is seen.
-fn recently() -> i64 {
+pub(crate) fn recently() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap() - 150_000
 }

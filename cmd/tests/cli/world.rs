@@ -168,20 +168,25 @@ impl World {
 
     /// Runs `uc` on a terminal, with these keys typed once it has printed this prompt.
     pub(crate) fn on_terminal_at(&self, arguments: &str, prompt: &str, keys: &str) -> Ran {
+        self.dialogue(arguments, &[(prompt, keys)])
+    }
+
+    /// Runs `uc` on a terminal. After each text that it prints, these keys are typed.
+    pub(crate) fn dialogue(&self, arguments: &str, parts: &[(&str, &str)]) -> Ran {
         let mut child = self.start_on_terminal(arguments);
         let mut printed = Vec::new();
         let mut stdout = child.stdout.take().unwrap();
         let mut byte = [0];
-        while !String::from_utf8_lossy(&printed).ends_with(prompt) {
-            stdout.read_exact(&mut byte).unwrap();
-            printed.extend(byte);
+        for (prompt, keys) in parts {
+            while !String::from_utf8_lossy(&printed).ends_with(prompt) {
+                let read = stdout.read_exact(&mut byte);
+                let so_far = String::from_utf8_lossy(&printed);
+                read.unwrap_or_else(|error| panic!("no {prompt:?}: {error}: {so_far}"));
+                printed.extend(byte);
+            }
+            let stdin = child.stdin.as_mut().unwrap();
+            stdin.write_all(keys.as_bytes()).unwrap();
         }
-        child
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(keys.as_bytes())
-            .unwrap();
         stdout.read_to_end(&mut printed).unwrap();
         let mut output = child.wait_with_output().unwrap();
         output.stdout = printed;
@@ -190,7 +195,8 @@ impl World {
 
     fn start_on_terminal(&self, arguments: &str) -> Child {
         let mut command = Command::new("script");
-        let line = format!("'{}' {arguments}", env!("CARGO_BIN_EXE_uc"));
+        // Ctrl-C would end a shell between the terminal and `uc`, whose exit code would be lost.
+        let line = format!("exec '{}' {arguments}", env!("CARGO_BIN_EXE_uc"));
         command.args(["-q", "-e", "-c", &line, "/dev/null"]);
         self.environment(&mut command);
         command

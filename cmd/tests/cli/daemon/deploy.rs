@@ -1,10 +1,35 @@
 //! What the test daemon answers about deployments.
 
+use std::sync::Arc;
+
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
-use uc_api::v1;
+use uc_api::{Failure, v1};
 
 use super::{Archive, Boxed, Content, Daemon, boxed};
+
+impl Daemon {
+    /// The events of an execution, and a failure in place of its end.
+    fn deployment(
+        &self,
+        events: Vec<v1::DeployEvent>,
+        failure: Option<Failure>,
+    ) -> Boxed<v1::DeployEvent> {
+        let mut items: Vec<_> = events.into_iter().map(Ok).collect();
+        items.extend(failure.map(|failure| Err(failure.into())));
+        if !self.endless {
+            return boxed(items);
+        }
+        let cancelled = Arc::clone(&self.cancelled);
+        let end = self.after_cancel.clone().into_iter().map(Ok);
+        let end = futures_util::stream::once(async move {
+            cancelled.notified().await;
+            tokio_stream::iter(end)
+        });
+        let end = futures_util::StreamExt::flatten(end);
+        Box::pin(boxed(items).chain(end).chain(tokio_stream::pending()))
+    }
+}
 
 #[tonic::async_trait]
 impl v1::deploy_server::Deploy for Daemon {
@@ -39,14 +64,7 @@ impl v1::deploy_server::Deploy for Daemon {
         if let (true, Some(failure)) = (events.is_empty(), &failure) {
             return Err(failure.clone().into());
         }
-        let mut items: Vec<_> = events.into_iter().map(Ok).collect();
-        items.extend(failure.map(|failure| Err(failure.into())));
-        if self.endless {
-            return Ok(Response::new(Box::pin(
-                boxed(items).chain(tokio_stream::pending()),
-            )));
-        }
-        Ok(Response::new(boxed(items)))
+        Ok(Response::new(self.deployment(events, failure)))
     }
 
     type WatchStream = Boxed<v1::DeployEvent>;
@@ -61,9 +79,7 @@ impl v1::deploy_server::Deploy for Daemon {
         let Some((events, failure)) = next else {
             return Err(Status::not_found("no such deployment"));
         };
-        let mut items: Vec<_> = events.into_iter().map(Ok).collect();
-        items.extend(failure.map(|failure| Err(failure.into())));
-        Ok(Response::new(boxed(items)))
+        Ok(Response::new(self.deployment(events, failure)))
     }
 
     async fn cancel(
@@ -71,6 +87,7 @@ impl v1::deploy_server::Deploy for Daemon {
         request: Request<v1::CancelRequest>,
     ) -> Result<Response<v1::CancelResponse>, Status> {
         self.called(&request, "Cancel", &request.get_ref().deployment_id)?;
+        self.cancelled.notify_one();
         Ok(Response::new(v1::CancelResponse {}))
     }
 
