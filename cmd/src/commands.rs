@@ -11,6 +11,7 @@ pub(crate) mod deployments;
 pub(crate) mod dial_stdio;
 pub(crate) mod doctor;
 pub(crate) mod exec;
+pub(crate) mod history;
 pub(crate) mod inspect;
 pub(crate) mod lock;
 pub(crate) mod logs;
@@ -18,6 +19,7 @@ pub(crate) mod ls;
 pub(crate) mod machine;
 pub(crate) mod ps;
 pub(crate) mod rm;
+pub(crate) mod rollback;
 pub(crate) mod scale;
 pub(crate) mod version;
 
@@ -42,6 +44,8 @@ pub(crate) enum Command {
     Exec(exec::ExecArgs),
     Scale(scale::ScaleArgs),
     Rm(rm::RmArgs),
+    History(history::HistoryArgs),
+    Rollback(rollback::RollbackArgs),
     #[command(subcommand, visible_alias = "deployment")]
     Deployments(deployments::DeploymentsCommand),
     Build(build::BuildArgs),
@@ -108,6 +112,8 @@ async fn run_with_daemon(command: Command, ui: &Ui, globals: &Globals) -> CliRes
         Command::Logs(args) => logs::run(args, ui, globals).await?,
         Command::Scale(args) => scale::run(args, ui, globals).await?,
         Command::Rm(args) => rm::run(args, ui, globals).await?,
+        Command::History(args) => history::run(args, ui, globals).await?,
+        Command::Rollback(args) => rollback::run(args, ui, globals).await?,
         Command::Deployments(command) => deployments::run(command, ui, globals).await?,
         Command::Machine(command) => machine::run(command, ui, globals).await?,
         Command::Ctx(args) => ctx::run(args, ui, globals).await?,

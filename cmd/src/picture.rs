@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use anstyle::Style;
 use uc_api::id::short;
 use uc_api::v1::{
-    Plan, ReplicaAction, ReplicaStep, Retirement, ServiceChange, ServiceMode, ServicePlan,
-    UpdateOrder,
+    FieldChange, Plan, ReplicaAction, ReplicaStep, Retirement, ServiceChange, ServiceMode,
+    ServicePlan, UpdateOrder,
 };
 
 use crate::text;
@@ -72,7 +72,7 @@ pub(crate) fn draw(plan: &Plan) -> String {
 }
 
 /// The plan with every text that is drawn in one line without control characters. Names and reasons
-/// come from other machines. Values and commands are cleaned by [`value`].
+/// come from other machines. Fields are cleaned by [`draw_fields`], commands by [`value`].
 fn printable(plan: &Plan) -> Plan {
     let clean = |text: &mut String| *text = text::one_line(text);
     let mut plan = plan.clone();
@@ -85,9 +85,6 @@ fn printable(plan: &Plan) -> Plan {
     for service in &mut plan.services {
         clean(&mut service.project);
         clean(&mut service.service);
-        for field in &mut service.fields {
-            clean(&mut field.field);
-        }
         if let Some(step) = &mut service.pre_deploy {
             clean(&mut step.machine_name);
         }
@@ -125,19 +122,7 @@ fn draw_service(text: &mut String, service: &ServicePlan) {
         "  {style}{mark}{style:#} {BOLD}{}{BOLD:#} {DIM}{word}{count}{DIM:#}",
         service.service
     );
-    for field in &service.fields {
-        let name = &field.field;
-        let change = match (field.old.as_str(), field.new.as_str()) {
-            ("", new) => format!("{GREEN}{}{GREEN:#}", value(new)),
-            (old, "") => format!("{RED}{}{RED:#} → none", value(old)),
-            (old, new) => format!(
-                "{RED}{}{RED:#} → {GREEN}{}{GREEN:#}",
-                value(old),
-                value(new)
-            ),
-        };
-        _ = writeln!(text, "      {CYAN}{name}{CYAN:#}: {change}");
-    }
+    text.push_str(&draw_fields(&service.fields));
     if let Some(step) = &service.pre_deploy {
         let command = value(&shell(&step.command));
         _ = writeln!(
@@ -159,6 +144,25 @@ fn draw_service(text: &mut String, service: &ServicePlan) {
         let kept = counted(service.kept, "replica", "replicas");
         _ = writeln!(text, "      {DIM}= {kept} unchanged{DIM:#}");
     }
+}
+
+/// Draws old and new value of the fields in which two revisions differ, a line each.
+pub(crate) fn draw_fields(fields: &[FieldChange]) -> String {
+    let mut text = String::new();
+    for field in fields {
+        let name = text::one_line(&field.field);
+        let change = match (field.old.as_str(), field.new.as_str()) {
+            ("", new) => format!("{GREEN}{}{GREEN:#}", value(new)),
+            (old, "") => format!("{RED}{}{RED:#} → none", value(old)),
+            (old, new) => format!(
+                "{RED}{}{RED:#} → {GREEN}{}{GREEN:#}",
+                value(old),
+                value(new)
+            ),
+        };
+        _ = writeln!(text, "      {CYAN}{name}{CYAN:#}: {change}");
+    }
+    text
 }
 
 fn draw_step(text: &mut String, step: &ReplicaStep, machine_width: usize) {

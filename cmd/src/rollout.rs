@@ -1,5 +1,5 @@
 //! A deployment as `uc` sees it: plan, show the plan, ask, push images and files, execute, report
-//! the outcome. `deploy`, `scale` and `rm` share it.
+//! the outcome. `deploy`, `scale`, `rm` and `rollback` share it.
 
 mod destination;
 mod events;
@@ -35,6 +35,7 @@ pub(crate) enum Action {
     Deploy,
     Scale,
     Remove,
+    RollBack,
     Drain,
 }
 
@@ -44,6 +45,7 @@ impl Action {
             Self::Deploy => format!("Deploy to {destination}?"),
             Self::Scale => format!("Scale on {destination}?"),
             Self::Remove => format!("Remove from {destination}?"),
+            Self::RollBack => format!("Roll back on {destination}?"),
             Self::Drain => format!("Move these replicas on {destination}?"),
         }
     }
@@ -54,6 +56,7 @@ impl Action {
             Self::Deploy => "deploying",
             Self::Scale => "scaling",
             Self::Remove => "removing services",
+            Self::RollBack => "rolling back",
             Self::Drain => "draining a machine",
         }
     }

@@ -8,6 +8,7 @@
 mod conflict;
 mod deployment;
 mod doctor;
+mod history;
 mod machine;
 pub(crate) mod shape;
 mod spec;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 pub(crate) use conflict::{Conflict, Settled};
 pub(crate) use deployment::Deployment;
 pub(crate) use doctor::Doctor;
+pub(crate) use history::{Field, History};
 pub(crate) use machine::{
     AddedMachine, JoinedCluster, MachineEntry, NewCluster, RemovedMachine, RenamedMachine, Token,
     TokenEntry,

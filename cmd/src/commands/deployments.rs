@@ -14,7 +14,7 @@ use crate::ui::Ui;
 
 /// List, watch and cancel deployments
 ///
-/// A deployment is one execution of a plan: of `uc deploy`, `uc scale` or `uc rm`.
+/// A deployment is one execution of a plan: of `uc deploy`, `uc scale`, `uc rm` or `uc rollback`.
 /// One machine executes it, whether or not `uc` watches. All machines keep a record of it and of
 /// how it ended.
 #[derive(Debug, Subcommand)]

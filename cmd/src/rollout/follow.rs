@@ -142,7 +142,7 @@ impl Follower<'_> {
         said.err()
     }
 
-    /// Tells that the deployment goes on without `uc`, and how to find it again.
+    /// Reports that the deployment continues without `uc`, and how to find it again.
     pub(super) fn stop_watching(&self, signal: Signal, what: &str, id: Option<&str>) -> CliError {
         let told = self.ui.status(&format!(
             "\nstopped watching; {what} on {}",
@@ -162,8 +162,8 @@ impl Follower<'_> {
     }
 }
 
-/// Asks until the answer is one of the choices. An empty answer goes on watching; the end of the
-/// input detaches, because nobody is left to watch.
+/// Asks until the answer is one of the choices. An empty answer continues the watching. The end of
+/// the input detaches, because no user is left to watch.
 async fn choose(ui: &Ui) -> CliResult<Choice> {
     ui.status("\nthe deployment is still running")?;
     loop {
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn end_of_the_input_detaches_and_an_empty_line_goes_on() {
+    fn end_of_the_input_detaches_and_an_empty_line_continues() {
         assert_eq!(choice(""), Some(Choice::Detach));
         assert_eq!(choice("\n"), Some(Choice::Watch));
         assert_eq!(choice(" C \n"), Some(Choice::Cancel));

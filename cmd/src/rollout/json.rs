@@ -9,6 +9,7 @@ use uc_api::v1;
 use super::destination::Cluster;
 use crate::connect::Client;
 use crate::picture;
+use crate::view::Field;
 use crate::view::shape::shape;
 use crate::words::{mode, service_change, word};
 
@@ -127,14 +128,6 @@ shape! {
         fields: Vec<Field>,
         pre_deploy: Option<PreDeploy>,
         steps: Vec<PlannedStep>,
-    }
-}
-
-shape! {
-    struct Field of v1::FieldChange {
-        field: String,
-        old: Option<String>,
-        new: Option<String>,
     }
 }
 

@@ -79,7 +79,7 @@ fn ctrl_c_offers_to_cancel_and_shows_how_it_is_rolled_back() {
 }
 
 #[test]
-fn ctrl_c_asks_again_after_the_user_went_on_watching() {
+fn ctrl_c_asks_again_after_the_user_continued_to_watch() {
     let world = World::with(endless());
     let ran = world.dialogue(
         SCALE,

@@ -24,6 +24,7 @@ mod drain;
 mod exec;
 mod files;
 mod help;
+mod history;
 mod interrupt;
 mod listings;
 mod lock;

@@ -43,7 +43,7 @@ pub(crate) async fn run(args: CancelArgs, ui: &Ui, globals: &Globals) -> CliResu
         Err(error) => Err(error),
         Ok(()) => Err(
             CliError::failed("the deployment was done before it could be cancelled")
-                .hint(format!("`uc deployments show {id}` lists what it changed")),
+                .hint("go back to an earlier revision with `uc rollback SERVICE`"),
         ),
     }
 }
