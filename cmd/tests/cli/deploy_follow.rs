@@ -107,6 +107,29 @@ fn second_ctrl_c_detaches() {
     assert_eq!(world.daemon.asked(), ["Plan", "Execute d1"]);
 }
 
+/// The moving lines are drawn several times a second, and the question would be lost among them.
+#[test]
+fn moving_lines_are_hidden_while_the_question_is_open() {
+    let world = World::with(endless());
+    let question = "roll back?\u{1b}[0m ";
+    let ran = world.live_dialogue(
+        SCALE,
+        &[
+            ("waiting", "\u{3}"),
+            (question, "w\n"),
+            ("watching the deployment\r\n", ""),
+            ("waiting", "\u{3}"),
+            (question, "d\n"),
+        ],
+    );
+    assert_eq!(ran.code, Some(130), "{}", ran.text());
+    let (_, answer) = ran.stdout.split_once(question).unwrap();
+    assert!(
+        answer.starts_with("w\r\nwatching the deployment\r\n"),
+        "{answer:?}"
+    );
+}
+
 #[test]
 fn cancel_that_is_refused_is_a_warning_and_the_deployment_is_watched() {
     let ended = Failure::new(Code::Refused, "deployment 0123 has ended");

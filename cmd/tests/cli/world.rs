@@ -155,7 +155,7 @@ impl World {
 
     /// Runs `uc` on a terminal (of `script`), with these keys typed.
     pub(crate) fn on_terminal(&self, arguments: &str, keys: &str) -> Ran {
-        let mut child = self.start_on_terminal(arguments);
+        let mut child = self.start_on_terminal("exec", arguments);
         child
             .stdin
             .as_mut()
@@ -173,7 +173,24 @@ impl World {
 
     /// Runs `uc` on a terminal. After each text that it prints, these keys are typed.
     pub(crate) fn dialogue(&self, arguments: &str, parts: &[(&str, &str)]) -> Ran {
-        let mut child = self.start_on_terminal(arguments);
+        self.dialogue_with("exec", arguments, Duration::ZERO, parts)
+    }
+
+    /// [`Self::dialogue`] where progress is shown as moving lines, and each answer takes longer
+    /// than these need to move.
+    pub(crate) fn live_dialogue(&self, arguments: &str, parts: &[(&str, &str)]) -> Ran {
+        let start = "stty rows 24 cols 80; unset UC_NO_PROGRESS; TERM=xterm exec";
+        self.dialogue_with(start, arguments, Duration::from_millis(400), parts)
+    }
+
+    fn dialogue_with(
+        &self,
+        start: &str,
+        arguments: &str,
+        pause: Duration,
+        parts: &[(&str, &str)],
+    ) -> Ran {
+        let mut child = self.start_on_terminal(start, arguments);
         let mut printed = Vec::new();
         let mut stdout = child.stdout.take().unwrap();
         let mut byte = [0];
@@ -184,6 +201,7 @@ impl World {
                 read.unwrap_or_else(|error| panic!("no {prompt:?}: {error}: {so_far}"));
                 printed.extend(byte);
             }
+            std::thread::sleep(pause);
             let stdin = child.stdin.as_mut().unwrap();
             stdin.write_all(keys.as_bytes()).unwrap();
         }
@@ -193,10 +211,11 @@ impl World {
         self.ran(&output)
     }
 
-    fn start_on_terminal(&self, arguments: &str) -> Child {
+    /// `start` runs the rest of the line, which is the command. Ctrl-C would end a shell between
+    /// the terminal and `uc`, whose exit code would be lost, so it is `exec`.
+    fn start_on_terminal(&self, start: &str, arguments: &str) -> Child {
         let mut command = Command::new("script");
-        // Ctrl-C would end a shell between the terminal and `uc`, whose exit code would be lost.
-        let line = format!("exec '{}' {arguments}", env!("CARGO_BIN_EXE_uc"));
+        let line = format!("{start} '{}' {arguments}", env!("CARGO_BIN_EXE_uc"));
         command.args(["-q", "-e", "-c", &line, "/dev/null"]);
         self.environment(&mut command);
         command
