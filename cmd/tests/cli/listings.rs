@@ -256,3 +256,21 @@ fn machine_ls_shows_evicted_until_the_machine_is_up() {
     let json = world.connected(&["machine", "ls", "-o", "json"]).json();
     assert_eq!([&json[0]["state"], &json[1]["state"]], ["evicted", "up"]);
 }
+
+#[test]
+fn ps_names_the_replica_that_is_kept_for_its_logs() {
+    let mut failed = replica(recently());
+    let record = failed.replica.as_mut().unwrap();
+    record.state = v1::ReplicaState::Exited.into();
+    record.health = v1::Health::None.into();
+    record.exit_code = Some(3);
+    record.kept = v1::Kept::Failed.into();
+    let world = World::with(Daemon {
+        replicas: vec![replica(recently()), failed],
+        ..Daemon::default()
+    });
+    insta::assert_snapshot!(world.connected(&["ps"]).text());
+    let json = world.connected(&["ps", "-o", "json"]).json();
+    assert_eq!(json[0]["kept"], serde_json::Value::Null);
+    assert_eq!(json[1]["kept"], "failed");
+}
