@@ -243,7 +243,7 @@ pub(crate) async fn connect(route: &Route, globals: &Globals) -> CliResult<Clien
         let names = config.contexts.keys().map(String::as_str);
         last.remember(context, &client.label, names);
     }
-    Ok(client)
+    Ok(client.with_origin(route, globals))
 }
 
 /// The order in which connections are dialled, and how fast.

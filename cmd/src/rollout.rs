@@ -199,6 +199,7 @@ async fn execute(
         signal = signals.next() => {
             report.outcome = Outcome::Unknown;
             let what = "the deployment may have started; if it has, it continues";
+            let client = client.clone();
             let follower = Follower { ui, client, signals: &mut signals };
             return Err(follower.stop_watching(signal, what, None));
         }
@@ -217,7 +218,7 @@ async fn execute(
     };
     let mut follower = Follower {
         ui,
-        client,
+        client: client.clone(),
         signals: &mut signals,
     };
     let show = Show::new(ui.progress(), plan, report);
@@ -257,7 +258,7 @@ async fn follow_to_its_end(
     let show = Show::new(ui.progress(), &plan, &mut report);
     let mut follower = Follower {
         ui,
-        client,
+        client: client.clone(),
         signals: &mut signals,
     };
     follower.follow(stream, show).await.result

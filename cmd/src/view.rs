@@ -87,7 +87,7 @@ pub(crate) struct Replica {
     exit_code: Option<i32>,
     restart_count: u32,
     draining: bool,
-    /// `failed`: it is no replica any longer, and only kept for its logs.
+    /// `failed`: it is not a replica any longer, and only kept for its logs.
     kept: Option<String>,
     ip: Option<String>,
     ports: Vec<Port>,

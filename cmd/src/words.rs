@@ -113,7 +113,7 @@ pub(crate) fn deployment_state(deployment: &DeploymentStatus) -> (String, Condit
     (text, condition)
 }
 
-/// What a container is kept for that is no replica any longer; `None` for a replica.
+/// What a container is kept for that is not a replica any longer; `None` for a replica.
 pub(crate) fn kept(replica: &ReplicaRecord) -> Option<String> {
     match replica.kept() {
         Kept::Unspecified => None,

@@ -253,7 +253,7 @@ impl Node for NodeService {
         request: Request<v1::ApplyRequest>,
     ) -> Result<Response<Self::ApplyStream>, Status> {
         let change = change_of(request.into_inner());
-        self.reply(change.and_then(|change| self.apply_from(change)))
+        self.reply(change.and_then(|change| self.apply_from(&change)))
     }
 
     async fn undo(
@@ -261,7 +261,7 @@ impl Node for NodeService {
         request: Request<v1::ApplyRequest>,
     ) -> Result<Response<Self::UndoStream>, Status> {
         let change = change_of(request.into_inner());
-        self.reply(change.and_then(|change| self.undo_from(change)))
+        self.reply(change.and_then(|change| self.undo_from(&change)))
     }
 
     async fn settle(

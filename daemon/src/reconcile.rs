@@ -44,7 +44,7 @@ pub(crate) fn start(member: &Arc<Member>, links: mpsc::Receiver<Link>, serve_pee
         .set_audience(Arc::new(OtherMachines::of(member)));
     tasks.spawn(changes::run(Arc::clone(member)));
     tasks.spawn(claims::run(Arc::clone(member)));
-    tasks.spawn(resume::run(Arc::clone(member)));
+    resume::start(member);
     tasks.spawn(endpoint_names::run(Arc::clone(member)));
     tasks.spawn(mesh::run(Arc::clone(member)));
     tasks.spawn(listener::run(Arc::clone(member)));

@@ -37,11 +37,15 @@ pub(super) fn shares_data(spec: &ServiceSpec, old: &ReplicaRecord, same_machine:
     let is_volume = |mount: &MountSpec| {
         mount.kind() == MountKind::Volume && !mount.source.is_empty() && !mount.read_only
     };
-    let mut anonymous = handed_on(&old.mounts, spec).filter(|mount| !mount.read_only);
     spec.mounts
         .iter()
         .any(|mount| is_volume(mount) || is_data_folder(mount))
-        || (same_machine && anonymous.next().is_some())
+        || (same_machine && hands_on(spec, old))
+}
+
+/// The old replica has an anonymous volume that the new one would write to.
+pub(super) fn hands_on(spec: &ServiceSpec, old: &ReplicaRecord) -> bool {
+    handed_on(&old.mounts, spec).any(|mount| !mount.read_only)
 }
 
 /// Warns about data that the new replicas of a service do not find, because it is on a machine that

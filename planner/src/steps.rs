@@ -227,7 +227,9 @@ fn update_order(
         UpdateOrder::Unspecified => {
             let alone = target.spec.mode() == ServiceMode::Global || target.spec.replicas <= 1;
             let writes = data::shares_data(&target.spec, old, same_machine);
-            if clash || (same_machine && shares_network(target)) || (alone && writes) {
+            // An anonymous volume belongs to one replica, however many there are.
+            let handed_on = same_machine && data::hands_on(&target.spec, old);
+            if clash || (same_machine && shares_network(target)) || (alone && writes) || handed_on {
                 UpdateOrder::StopFirst
             } else {
                 UpdateOrder::StartFirst

@@ -1002,7 +1002,7 @@ pub struct ReplicaRecord {
     /// Address of the cluster's DNS server that it was given. Empty if it has none.
     #[prost(string, tag = "20")]
     pub dns_server: ::prost::alloc::string::String,
-    /// Whether the container is no replica any longer and is only kept, stopped, for a while.
+    /// Whether the container is not a replica any longer and is only kept, stopped, for a while.
     #[prost(enumeration = "Kept", tag = "21")]
     pub kept: i32,
     /// It is a job that has done its work: it exited with code 0, and the engine does not start it
@@ -4439,7 +4439,7 @@ pub enum DeployOutcome {
     /// The deployment is complete except for failed replicas that the update policy tolerates. The
     /// replicas they should have replaced continue to serve.
     Incomplete = 5,
-    /// The machine that executed it was away, and another deployment of the project began meanwhile.
+    /// The machine that executed it was away, and another deployment of the project began in the meantime.
     Superseded = 6,
 }
 impl DeployOutcome {
@@ -5298,7 +5298,7 @@ pub mod deploy_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Deploy", "Watch"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Ends a deployment that runs and takes back what it did. Returns at once; `Watch` tells how it
+        /// Ends a deployment that runs and undoes what it did. Returns at once; `Watch` tells how it
         /// ends.
         pub async fn cancel(
             &mut self,
@@ -5528,7 +5528,7 @@ pub mod deploy_server {
             &self,
             request: tonic::Request<super::WatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
-        /// Ends a deployment that runs and takes back what it did. Returns at once; `Watch` tells how it
+        /// Ends a deployment that runs and undoes what it did. Returns at once; `Watch` tells how it
         /// ends.
         async fn cancel(
             &self,
@@ -6258,7 +6258,7 @@ pub struct ReplicaChange {
     /// Do not wait until the new container serves.
     #[prost(bool, tag = "10")]
     pub no_wait: bool,
-    /// Nothing else of the service serves meanwhile, so the end of the old container does not wait for
+    /// Nothing else of the service serves in the meantime, so the end of the old container does not wait for
     /// clients to learn other addresses.
     #[prost(bool, tag = "11")]
     pub alone: bool,
@@ -6343,7 +6343,7 @@ pub struct ChangeRecord {
     /// back.
     #[prost(bool, tag = "5")]
     pub old_ran: bool,
-    /// The old container's restart policy. While the container is kept, its policy is NO, so that the
+    /// The old container's restart policy. While the container is kept, it has none, so that the
     /// engine does not start it.
     #[prost(enumeration = "RestartPolicy", tag = "6")]
     pub old_restart: i32,
@@ -6571,11 +6571,11 @@ pub enum ChangeStage {
     Forward = 1,
     /// The new replica serves; what it replaced is stopped and kept.
     Done = 2,
-    /// It is being taken back: it failed, or its deployment did.
+    /// It is being undone: it failed, or its deployment did.
     Backward = 3,
-    /// It was taken back because its deployment failed or was cancelled.
+    /// It was undone because its deployment failed or was cancelled.
     Undone = 4,
-    /// It failed and was taken back. The new container is kept for its logs.
+    /// It failed and was undone. The new container is kept for its logs.
     Failed = 5,
 }
 impl ChangeStage {
@@ -6744,7 +6744,7 @@ pub mod node_client {
         }
         /// Carries out one change of a replica to its end. The change outlives the call, a restart of the
         /// daemon, and one of the engine. A second call for the same change joins it, or gets its result.
-        /// Sends progress first and the end last. A change that failed has been taken back: what it
+        /// Sends progress first and the end last. A change that failed has been undone: what it
         /// should have replaced serves as before.
         pub async fn apply(
             &mut self,
@@ -7084,7 +7084,7 @@ pub mod node_server {
             + 'static;
         /// Carries out one change of a replica to its end. The change outlives the call, a restart of the
         /// daemon, and one of the engine. A second call for the same change joins it, or gets its result.
-        /// Sends progress first and the end last. A change that failed has been taken back: what it
+        /// Sends progress first and the end last. A change that failed has been undone: what it
         /// should have replaced serves as before.
         async fn apply(
             &self,
@@ -8063,6 +8063,18 @@ pub struct SeenResponse {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PositionRequest {}
+/// For each writer, the version up to which the store has everything.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PositionResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub written: ::prost::alloc::vec::Vec<SeenRequest>,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerExamineRequest {}
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -8213,6 +8225,28 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "Seen"));
             self.inner.unary(req, path, codec).await
         }
+        /// What this machine's store has.
+        pub async fn position(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PositionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PositionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Peer/Position");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Peer", "Position"));
+            self.inner.unary(req, path, codec).await
+        }
         /// As `Deploy.Watch`, of a deployment that this machine executes.
         pub async fn watch_own(
             &mut self,
@@ -8345,6 +8379,14 @@ pub mod peer_server {
             &self,
             request: tonic::Request<super::SeenRequest>,
         ) -> std::result::Result<tonic::Response<super::SeenResponse>, tonic::Status>;
+        /// What this machine's store has.
+        async fn position(
+            &self,
+            request: tonic::Request<super::PositionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PositionResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the WatchOwn method.
         type WatchOwnStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::DeployEvent, tonic::Status>,
@@ -8534,6 +8576,49 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SeenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Peer/Position" => {
+                    #[allow(non_camel_case_types)]
+                    struct PositionSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::PositionRequest>
+                    for PositionSvc<T> {
+                        type Response = super::PositionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PositionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::position(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PositionSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -9165,9 +9250,17 @@ pub struct DeploymentJournal {
     /// Services whose command before the deployment has succeeded.
     #[prost(string, repeated, tag = "7")]
     pub prepared: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Why it is being taken back. Not set while it goes forward.
+    /// Why it is being undone. Not set while it goes forward.
     #[prost(message, optional, tag = "8")]
     pub failure: ::core::option::Option<ChangeFailure>,
+    /// How it ended. From then on nothing is executed: only the end is written down and the machines
+    /// remove what they kept.
+    #[prost(message, optional, tag = "9")]
+    pub finished: ::core::option::Option<DeployFinished>,
+    /// Ids of the deployments of the same projects that were known when it began. Any other one began
+    /// later, whatever the clocks say.
+    #[prost(string, repeated, tag = "10")]
+    pub known_deployments: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A service that a deployment touches, as it was before.
 #[derive(serde::Serialize, serde::Deserialize)]

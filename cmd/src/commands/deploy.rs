@@ -82,7 +82,7 @@ pub(crate) struct PlanArgs {
     output: Output,
 }
 
-/// Exit code of `uc plan` for a plan with changes. Not a failure, so it is no [`Kind`] of error.
+/// Exit code of `uc plan` for a plan with changes. Not a failure, so it is not a [`Kind`] of error.
 ///
 /// [`Kind`]: crate::error::Kind
 const CHANGES: u8 = 10;

@@ -15,6 +15,8 @@ use uc_api::v1::services_client::ServicesClient;
 use super::call::CallMetadata;
 use super::dial::Keep;
 use super::identity::Identity;
+use super::{Globals, Route};
+use crate::error::CliResult;
 
 /// Largest answer that is read: a listing of tens of thousands of containers.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -30,6 +32,8 @@ pub(crate) struct Client {
     /// Id of the machine that answers. `None` if the machine is not in a cluster.
     pub(crate) machine_id: Option<String>,
     destination: Arc<Destination>,
+    /// How the connection was made; `None` for one to a machine that is in no cluster yet.
+    origin: Option<Arc<(Route, Globals)>>,
     _keep: Arc<Keep>,
 }
 
@@ -66,6 +70,23 @@ impl fmt::Display for Destination {
 }
 
 impl Client {
+    /// Remembers how the connection was made, for [`reconnect`](Self::reconnect).
+    pub(super) fn with_origin(self, route: &Route, globals: &Globals) -> Self {
+        Self {
+            origin: Some(Arc::new((route.clone(), globals.clone()))),
+            ..self
+        }
+    }
+
+    /// A new connection to the same cluster, maybe through another machine. A connection that broke
+    /// does not come back by itself.
+    pub(crate) async fn reconnect(&self) -> CliResult<Self> {
+        match &self.origin {
+            Some(origin) => Box::pin(super::connect(&origin.0, &origin.1)).await,
+            None => Ok(self.clone()),
+        }
+    }
+
     /// A client over an open channel to the machine that `identity` describes. `keep` is what must
     /// live as long as the channel. Should the machine enter another cluster while the client
     /// lives, its daemon refuses all further calls.
@@ -84,6 +105,7 @@ impl Client {
             connection: label.clone(),
         };
         Self {
+            origin: None,
             channel: InterceptedService::new(channel, metadata),
             label,
             machine_id: identity.machine,

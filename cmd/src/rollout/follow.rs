@@ -23,7 +23,7 @@ const WATCH_AGAIN_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Follower<'a> {
     pub(super) ui: &'a Ui,
-    pub(super) client: &'a Client,
+    pub(super) client: Client,
     pub(super) signals: &'a mut Signals,
 }
 
@@ -84,11 +84,18 @@ impl Follower<'_> {
         id: &str,
         show: &Show<'_>,
     ) -> CliResult<Option<Streaming<DeployEvent>>> {
-        let attempts = tokio::time::timeout(WATCH_AGAIN_LIMIT, watch_again(self.client, id));
+        let lost = self.client.clone();
+        let attempts = tokio::time::timeout(WATCH_AGAIN_LIMIT, watch_again(&lost, id));
         tokio::pin!(attempts);
         loop {
             tokio::select! {
-                attached = &mut attempts => return Ok(attached.ok().flatten()),
+                attached = &mut attempts => {
+                    let Some((client, stream)) = attached.ok().flatten() else {
+                        return Ok(None);
+                    };
+                    self.client = client;
+                    return Ok(Some(stream));
+                }
                 signal = self.signals.next() => {
                     if let Some(error) = self.interrupted(signal, show).await {
                         return Err(error);
@@ -124,7 +131,7 @@ impl Follower<'_> {
     /// Cancels the deployment, whose events then tell how it is rolled back.
     async fn cancel(&mut self, id: &str) -> Option<CliError> {
         let cancelled = tokio::select! {
-            cancelled = cancel(self.client, id) => cancelled,
+            cancelled = cancel(&self.client, id) => cancelled,
             signal = self.signals.next() => {
                 let what = "the deployment is rolled back if the machine received the request, \
                             and continues otherwise";
@@ -204,12 +211,16 @@ pub(super) async fn watch(client: &Client, id: &str) -> Result<Streaming<DeployE
     Ok(client.deploy().watch(request).await?.into_inner())
 }
 
-/// Tries until the machine that executes the deployment can be reached. `None` if it is refused.
-async fn watch_again(client: &Client, id: &str) -> Option<Streaming<DeployEvent>> {
+/// Connects again, until the machine that executes the deployment can be reached. `None` if it is
+/// refused.
+async fn watch_again(lost: &Client, id: &str) -> Option<(Client, Streaming<DeployEvent>)> {
     loop {
         tokio::time::sleep(WATCH_AGAIN_PAUSE).await;
-        match watch(client, id).await {
-            Ok(stream) => return Some(stream),
+        let Ok(client) = lost.reconnect().await else {
+            continue;
+        };
+        match watch(&client, id).await {
+            Ok(stream) => return Some((client, stream)),
             Err(status) if is_passing(&status) => {}
             Err(_) => return None,
         }

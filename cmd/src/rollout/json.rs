@@ -32,7 +32,7 @@ pub(crate) enum Outcome {
     Incomplete,
     /// It failed, and rolling back failed, too.
     Failed,
-    /// The machine that executed it was away, and another deployment began meanwhile.
+    /// The machine that executed it was away, and another deployment began in the meantime.
     Superseded,
 }
 

@@ -112,9 +112,12 @@ impl Member {
     }
 
     async fn log(&self, deployment: &str, event: deployment_entry::Event) -> Result<(), Failure> {
+        // Later than all that is known, whatever the other machines' clocks say.
+        let all = deployments(&self.store.snapshot());
+        let newest = all.last().map_or(0, |newest| newest.began_at_ms);
         let entry = DeploymentEntry {
             deployment_id: deployment.to_owned(),
-            at_ms: now_ms(),
+            at_ms: now_ms().max(newest + 1),
             event: Some(event),
         };
         let entries = vec![entry.encode_to_vec()];

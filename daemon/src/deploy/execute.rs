@@ -86,7 +86,7 @@ pub(super) struct Execution<'a> {
 pub(super) struct Stopped {
     /// What failed.
     pub failure: Failure,
-    /// What is done is to stay as it is; otherwise it is to be taken back.
+    /// What is done is to stay as it is; otherwise it is to be undone.
     pub pause: bool,
 }
 
@@ -119,7 +119,7 @@ pub(super) async fn execute(
         for result in join_all(services.map(run)).await {
             match result {
                 Ok(more) => failed.extend(more),
-                // One that wants all of it taken back is not overruled by one that does not.
+                // One that wants all of it undone is not overruled by one that does not.
                 Err(why)
                     if stopped
                         .as_ref()

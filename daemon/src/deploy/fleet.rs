@@ -21,6 +21,8 @@ const LOG_TAIL: usize = 10;
 /// How long a machine that does not answer is asked again: a restart of its daemon takes a second,
 /// a restart of the machine less than a minute.
 const RETRY_LIMIT: Duration = Duration::from_mins(1);
+/// An attempt that lasted this long begins the time anew.
+const LASTING: Duration = Duration::from_secs(10);
 /// Time between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -30,7 +32,7 @@ pub(super) struct NodeFleet<'a> {
     member: &'a Member,
 }
 
-/// Whether a change is carried out or taken back.
+/// Whether a change is carried out or undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Forward,
@@ -54,6 +56,7 @@ impl<'a> NodeFleet<'a> {
     ) -> Result<ChangeEnded, Failure> {
         let mut silent_since: Option<Instant> = None;
         loop {
+            let began = Instant::now();
             let mut heard = false;
             let failure = match self
                 .ask(machine, change, progress, direction, &mut heard)
@@ -62,7 +65,8 @@ impl<'a> NodeFleet<'a> {
                 Ok(ended) => return ended,
                 Err(failure) => failure,
             };
-            if heard {
+            // A daemon that dies each time it works on this change is not asked for ever.
+            if heard && began.elapsed() >= LASTING {
                 silent_since = None;
             }
             let since = *silent_since.get_or_insert_with(Instant::now);

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
-use uc_api::v1::DeploymentJournal;
+use uc_api::v1::{DeployFinished, DeploymentJournal};
 use uc_api::{Code, Failure};
 
+use super::run::projects_of;
+use crate::cluster::executing::Executing;
 use crate::cluster::member::disk_full;
 use crate::durable::{SavedMessage, read_messages};
 
@@ -83,10 +85,46 @@ impl Journal {
         self.save().await
     }
 
-    /// Notes that the deployment is being taken back, and why.
+    /// Notes that the deployment is being undone, and why.
     pub(super) async fn note_failure(&self, failure: Failure) -> Result<(), Failure> {
         self.saved.lock().failure = Some(failure.into());
         self.save().await
+    }
+
+    /// Notes how the deployment ended.
+    pub(super) async fn note_finished(&self, finished: &DeployFinished) -> Result<(), Failure> {
+        self.saved.lock().finished = Some(finished.clone());
+        self.save().await
+    }
+
+    /// Whether an earlier process began the deployment.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Refuses projects of deployments that were cut short and are about to continue.
+    pub(super) fn refuse_left(
+        directory: &Path,
+        executing: &Executing,
+        projects: &BTreeSet<String>,
+    ) -> Result<(), Failure> {
+        for journal in Self::left(directory)? {
+            let content = journal.content();
+            let id = &content.deployment_id;
+            let plan = content.plan.expect("a journal has the plan");
+            let project = projects_of(&plan)
+                .into_iter()
+                .find(|of| projects.contains(of));
+            if let Some(project) = project.filter(|_| executing.get(id).is_none()) {
+                let message = format!(
+                    "deployment {id} of project {project} was cut short on this machine and is about to continue"
+                );
+                return Err(Failure::new(Code::Refused, message).hint(format!(
+                    "`uc deployments watch {id}` shows it; try again when it has ended"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Removes the file: the deployment has ended.

@@ -4,7 +4,7 @@
 use uc_api::v1::{Plan, RetireRecord, Retirement};
 use uc_cluster_state::Write;
 
-use crate::cluster::records::{self, put};
+use crate::cluster::records::{self, delete, put};
 
 /// The records of a plan's retirements. They are written when the plan has been carried out: the
 /// replicas of before are needed if it fails.
@@ -34,6 +34,14 @@ pub(super) fn retire_writes(plan: &Plan, deployment: &str, now_ms: i64) -> Vec<W
         )
     };
     plan.retirements.iter().map(write).collect()
+}
+
+/// Takes the records of a plan's retirements back.
+pub(super) fn retire_deletes(plan: &Plan) -> impl Iterator<Item = Write> + '_ {
+    plan.retirements.iter().map(|of| {
+        let key = format!("{}/{}", of.machine_id, of.container_id);
+        delete(records::RETIRE, key)
+    })
 }
 
 #[cfg(test)]

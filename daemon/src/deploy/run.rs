@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
@@ -25,15 +26,22 @@ use super::journal::Journal;
 use super::lock::Lock;
 use super::look::{observe, settle};
 use super::restore::{restore, written};
-use super::retire::retire_writes;
+use super::retire::{retire_deletes, retire_writes};
 use super::undo::{Previous, previous_of, previous_records, service_key};
+use crate::backoff::Backoff;
 use crate::clock::now_ms;
+use crate::cluster::deployments::deployments;
 use crate::cluster::events::Events;
 use crate::cluster::executing::Executed;
 use crate::cluster::history::{self, resolve};
 use crate::cluster::member::Member;
 use crate::cluster::records::{self, delete, put};
 use crate::cluster::view::Cluster;
+
+/// Pauses between attempts to write down the end of a deployment. A disk that is full stays so
+/// until a user does something.
+const FIRST_LOG_RETRY: Duration = Duration::from_secs(1);
+const LAST_LOG_RETRY: Duration = Duration::from_mins(1);
 
 /// What would change.
 pub(crate) async fn plan_request(member: &Member, request: &PlanRequest) -> Result<Plan, Failure> {
@@ -99,6 +107,7 @@ async fn begin(
         specs: planned.specs.clone(),
         previous: previous_of(&planned.plan, &planned.observed.services),
         machines: up.map(|machine| machine.id.to_string()).collect(),
+        known_deployments: known_deployments(member, &planned.plan),
         ..DeploymentJournal::default()
     };
     let journal = Journal::begin_deployment(&member.paths.deployments(), content).await?;
@@ -109,8 +118,22 @@ async fn begin(
     Ok(journal)
 }
 
-/// Carries a deployment out and ends it. If the daemon stops meanwhile, the journal stays, and the
-/// locks stay as well until they expire or the next process continues.
+/// The deployments of the plan's projects that have begun before.
+fn known_deployments(member: &Member, plan: &Plan) -> Vec<String> {
+    let all = deployments(&member.store.snapshot()).into_iter();
+    let projects = projects_of(plan);
+    all.filter(|of| projects.iter().any(|project| of.concerns(project)))
+        .map(|of| of.id)
+        .collect()
+}
+
+/// The projects that a plan changes.
+pub(super) fn projects_of(plan: &Plan) -> BTreeSet<String> {
+    plan.services.iter().map(|of| of.project.clone()).collect()
+}
+
+/// Carries a deployment out and ends it. If the daemon stops in the meantime, the journal stays,
+/// and the locks stay as well until they expire or the next process continues.
 pub(super) async fn to_end(member: &Member, journal: &Journal, lock: Lock, executed: Executed) {
     let run = Run::new(member, journal, executed.cancel.clone());
     let events = executed.events.clone();
@@ -142,6 +165,7 @@ impl Agreed {
         deployment: &str,
     ) -> Result<Self, Failure> {
         let projects = projects(request, &known_services(&member.cluster()))?;
+        Journal::refuse_left(&member.paths.deployments(), &member.executing, &projects)?;
         let lock = Lock::take(member, projects.clone(), deployment).await?;
         match confirmed(member, request, digest, &projects).await {
             Ok(planned) => Ok(Self { planned, lock }),
@@ -190,8 +214,10 @@ struct Run<'a> {
     previous: BTreeMap<ServiceKey, Option<ServiceRecord>>,
     /// Ids of the machines that were up.
     machines: Vec<String>,
-    /// Why it is being taken back, if it was when the daemon stopped.
+    /// Why it is being undone, if it was when the daemon stopped.
     failure: Option<Failure>,
+    /// How it ended, if it had when the daemon stopped.
+    finished: Option<DeployFinished>,
     /// Cancelled by a user.
     cancel: CancellationToken,
 }
@@ -240,17 +266,29 @@ impl<'a> Run<'a> {
             previous: previous_records(content.previous),
             machines: content.machines,
             failure: content.failure.map(Failure::from),
+            finished: content.finished,
             cancel,
         }
     }
 
     async fn to_end(&self, events: &Events) -> DeployFinished {
-        let finished = match self.failure.clone() {
-            Some(failure) => self.back(failure, events).await,
-            None => self.forward(events).await,
+        let finished = match (&self.finished, &self.failure) {
+            (Some(finished), _) => finished.clone(),
+            (None, Some(failure)) => self.back(failure.clone(), events).await,
+            (None, None) => self.forward(events).await,
         };
-        if let Err(failure) = self.member.log_ended(&self.deployment, &finished).await {
-            events.notice(format!("the outcome could not be written down: {failure}"));
+        // First here: what has ended is never executed again.
+        if let Err(failure) = self.journal.note_finished(&finished).await {
+            tracing::warn!(%failure, "the outcome of a deployment is not in the journal");
+        }
+        let mut backoff = Backoff::new(FIRST_LOG_RETRY, LAST_LOG_RETRY);
+        let mut told = false;
+        while let Err(failure) = self.member.log_ended(&self.deployment, &finished).await {
+            if !told {
+                events.notice(format!("the outcome cannot be written down yet: {failure}"));
+                told = true;
+            }
+            tokio::time::sleep(backoff.wait(rand::random())).await;
         }
         self.settle(events).await;
         settle(self.member, &self.machines, &self.plan).await;
@@ -262,11 +300,13 @@ impl<'a> Run<'a> {
         let cluster = self.member.cluster();
         let Intents { before, mut after } =
             intents(&cluster, &self.plan, &self.specs, &self.request, now_ms());
-        after.extend(retire_writes(&self.plan, &self.deployment, now_ms()));
         let written = self.write(before).await;
         let Ok(()) = written else {
+            let failure = written.expect_err("it is not a success");
+            if self.journal.is_resumed() {
+                return self.back(failure, events).await;
+            }
             // Nothing has been changed, so there is nothing to go back to.
-            let failure = written.expect_err("it is no success");
             let message = failure.to_string();
             return finished(DeployOutcome::RolledBack, message, failure);
         };
@@ -279,13 +319,19 @@ impl<'a> Run<'a> {
             }
         };
         match carried_out {
-            Ok(failed) => match self.write(after).await {
-                Ok(()) => {
-                    self.note_revisions().await;
-                    done(failed)
+            Ok(failed) => {
+                // Where a new replica failed, the one that is away may be all there is.
+                if failed.is_empty() {
+                    after.extend(retire_writes(&self.plan, &self.deployment, now_ms()));
                 }
-                Err(failure) => self.back(failure, events).await,
-            },
+                match self.write(after).await {
+                    Ok(()) => {
+                        self.note_revisions().await;
+                        done(failed)
+                    }
+                    Err(failure) => self.back(failure, events).await,
+                }
+            }
             Err(Stopped {
                 failure,
                 pause: true,
@@ -375,7 +421,9 @@ impl<'a> Run<'a> {
                 "{service} was changed by someone else in the meantime and is left as it is"
             ));
         }
-        self.write(restore.writes).await
+        let mut writes = restore.writes;
+        writes.extend(retire_deletes(&self.plan));
+        self.write(writes).await
     }
 
     /// Has all machines remove what the deployment replaced. One that cannot be reached does so

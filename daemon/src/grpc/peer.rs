@@ -13,7 +13,7 @@ use uc_api::v1::peer_server::Peer;
 use uc_api::v1::{
     AddMachineRequest, AddMachineResponse, BackupResponse, CancelRequest, CancelResponse,
     Examination, PeerBackupRequest, PeerExamineRequest, PeerResetRequest, PeerResetResponse,
-    ReplicationFrame, SeenRequest, SeenResponse, WatchRequest,
+    PositionRequest, PositionResponse, ReplicationFrame, SeenRequest, SeenResponse, WatchRequest,
 };
 use uc_api::{Code, Failure};
 use uc_cluster_state::Actor;
@@ -79,6 +79,22 @@ impl Peer for PeerApi {
         let seen = self.member.store.wait_for(actor, version).await;
         seen.map_err(|_| Failure::new(Code::Unreachable, "the machine is stopping"))?;
         Ok(Response::new(SeenResponse {}))
+    }
+
+    async fn position(
+        &self,
+        _: Request<PositionRequest>,
+    ) -> Result<Response<PositionResponse>, Status> {
+        let snapshot = self.member.store.snapshot();
+        let vector = snapshot.version_vector();
+        let written = vector.iter().map(|(actor, version)| SeenRequest {
+            machine_id: actor.machine.to_string(),
+            incarnation: actor.incarnation,
+            version,
+        });
+        Ok(Response::new(PositionResponse {
+            written: written.collect(),
+        }))
     }
 
     type WatchOwnStream = deployments::DeployEvents;

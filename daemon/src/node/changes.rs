@@ -4,7 +4,7 @@
 //!
 //! A change is known by its deployment and step. The container that a change replaces is stopped
 //! and kept until the deployment ends ([`NodeService::settle`]), so a deployment that fails is
-//! taken back by starting it again ([`NodeService::undo_from`]). A new container that failed is
+//! undone by starting it again ([`NodeService::undo_from`]). A new container that failed is
 //! kept for its logs until the next deployment of its service.
 
 mod carry_out;
@@ -12,6 +12,7 @@ mod journal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -59,8 +60,10 @@ enum Doing {
 struct Entry {
     record: Saved,
     doing: watch::Sender<Doing>,
-    /// Cancelled when the change is to be taken back while it is being carried out.
+    /// Cancelled when the change is to be undone while it is being carried out.
     back: CancellationToken,
+    /// A task works on it. Changed only while the record is locked.
+    working: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,6 +80,7 @@ impl Entry {
         let doing = match record.stage() {
             ChangeStage::Failed => Doing::Ended(Err(failure(&record))),
             ChangeStage::Done | ChangeStage::Undone => Doing::Ended(Ok(ended(&record))),
+            // Nobody works on it yet.
             ChangeStage::Forward | ChangeStage::Backward | ChangeStage::Unspecified => {
                 Doing::Running(String::new())
             }
@@ -85,6 +89,7 @@ impl Entry {
             record: saved,
             doing: watch::Sender::new(doing),
             back: CancellationToken::new(),
+            working: AtomicBool::new(false),
         })
     }
 
@@ -113,7 +118,7 @@ fn ended(record: &ChangeRecord) -> ChangeEnded {
 fn failure(record: &ChangeRecord) -> Failure {
     match &record.failure {
         Some(failure) => Failure::from(failure.clone()),
-        None => Failure::new(Code::Refused, "the change was taken back"),
+        None => Failure::new(Code::Refused, "the change was undone"),
     }
 }
 
@@ -134,39 +139,40 @@ impl Changes {
         })
     }
 
-    /// The entry of a change, and whether it is new.
-    fn enter(
-        &self,
-        change: ReplicaChange,
-        stage: ChangeStage,
-    ) -> Result<(Arc<Entry>, bool), Failure> {
+    /// The entry of a change. A new one begins in this stage.
+    fn enter(&self, change: &ReplicaChange, stage: ChangeStage) -> Result<Arc<Entry>, Failure> {
         let mut entries = lock(&self.entries);
-        if let Some(entry) = entries.get(&key(&change)) {
-            if entry.change() != change {
+        if let Some(entry) = entries.get(&key(change)) {
+            if entry.change() != *change {
                 let message = format!("step {} of this deployment is another one", change.step_id);
                 return Err(Failure::new(Code::Refused, message));
             }
-            return Ok((Arc::clone(entry), false));
+            return Ok(Arc::clone(entry));
         }
         let record = ChangeRecord {
             change: Some(change.clone()),
             stage: stage.into(),
             ..ChangeRecord::default()
         };
-        let entry = Entry::new(self.journal.saved(&change, record));
-        entries.insert(key(&change), Arc::clone(&entry));
-        Ok((entry, true))
+        let entry = Entry::new(self.journal.saved(change, record));
+        entries.insert(key(change), Arc::clone(&entry));
+        Ok(entry)
     }
 
     fn all(&self) -> Vec<Arc<Entry>> {
         lock(&self.entries).values().cloned().collect()
     }
 
-    /// The changes of a deployment.
-    pub(crate) fn of(&self, deployment: &str) -> Vec<ReplicaChange> {
+    /// The stages of the changes of a deployment, each with its change.
+    pub(crate) fn stages(&self, deployment: &str) -> Vec<(ChangeStage, ReplicaChange)> {
         let entries = lock(&self.entries);
         let of_it = entries.iter().filter(|((of, _), _)| of == deployment);
-        of_it.map(|(_, entry)| entry.change()).collect()
+        of_it
+            .map(|(_, entry)| {
+                let record = entry.record();
+                (record.stage(), change(&record).clone())
+            })
+            .collect()
     }
 
     /// The deployments that have changes here which are not settled.
@@ -195,80 +201,156 @@ fn mark_kept(marks: &Marks, record: &ChangeRecord) {
 }
 
 impl NodeService {
-    /// Continues the changes that an earlier process of this daemon left unfinished.
+    /// Continues the changes that an earlier process of this daemon was taking back. One that was
+    /// going forward waits until its deployment asks again, or until its end is known: it may have
+    /// been undone since, and what it starts could change data.
     pub(crate) fn resume_changes(&self) {
         for entry in self.changes.all() {
-            let stage = entry.record.lock().stage();
-            if let ChangeStage::Forward | ChangeStage::Backward = stage {
+            if entry.record.lock().stage() == ChangeStage::Backward {
                 let ReplicaChange { step_id, .. } = entry.change();
-                tracing::info!(
-                    step = step_id,
-                    ?stage,
-                    "continuing a change that was cut short"
-                );
-                self.spawn_change(entry);
+                tracing::info!(step = step_id, "continuing to take a change back");
+                self.spawn_change(&entry);
             }
         }
     }
 
     /// Carries out a change, or joins it, and streams its progress.
-    pub(crate) fn apply_from(&self, change: ReplicaChange) -> Result<Replies<ApplyEvent>, Failure> {
+    pub(crate) fn apply_from(
+        &self,
+        change: &ReplicaChange,
+    ) -> Result<Replies<ApplyEvent>, Failure> {
         self.identity()?;
-        check(&change)?;
-        let (entry, new) = self.changes.enter(change, ChangeStage::Forward)?;
-        if new {
-            self.spawn_change(Arc::clone(&entry));
-        } else if let ChangeStage::Backward | ChangeStage::Undone = entry.record.lock().stage() {
-            return Err(Failure::new(Code::Refused, "the change was taken back"));
+        check(change)?;
+        self.refuse_foreign(change)?;
+        let entry = self.changes.enter(change, ChangeStage::Forward)?;
+        let stage = entry.record.lock().stage();
+        match stage {
+            ChangeStage::Forward => self.spawn_change(&entry),
+            ChangeStage::Backward | ChangeStage::Undone => {
+                return Err(Failure::new(Code::Refused, "the change was undone"));
+            }
+            ChangeStage::Done | ChangeStage::Failed | ChangeStage::Unspecified => {}
         }
         Ok(self.follow(entry, false))
     }
 
     /// Takes a change back, and streams its progress.
-    pub(crate) fn undo_from(&self, change: ReplicaChange) -> Result<Replies<ApplyEvent>, Failure> {
+    pub(crate) fn undo_from(&self, change: &ReplicaChange) -> Result<Replies<ApplyEvent>, Failure> {
         self.identity()?;
-        check(&change)?;
-        let (entry, new) = self.changes.enter(change, ChangeStage::Backward)?;
-        let begins = new || {
+        check(change)?;
+        self.refuse_foreign(change)?;
+        let entry = self.changes.enter(change, ChangeStage::Backward)?;
+        {
             let mut record = entry.record.lock();
             match record.stage() {
-                ChangeStage::Forward => {
-                    entry.back.cancel();
-                    false
-                }
+                ChangeStage::Forward if entry.working.load(Ordering::SeqCst) => entry.back.cancel(),
                 // A change that failed restored what it replaced, but something that shares a
                 // namespace with it may have changed since.
-                ChangeStage::Done | ChangeStage::Failed => {
+                ChangeStage::Forward | ChangeStage::Done | ChangeStage::Failed => {
                     record.set_stage(ChangeStage::Backward);
-                    true
                 }
-                // An attempt that failed; a running one is joined.
-                ChangeStage::Backward => matches!(*entry.doing.borrow(), Doing::Ended(_)),
-                ChangeStage::Undone | ChangeStage::Unspecified => false,
+                ChangeStage::Backward | ChangeStage::Undone | ChangeStage::Unspecified => {}
             }
-        };
-        if begins {
-            entry.doing.send_replace(Doing::Running(String::new()));
-            self.spawn_change(Arc::clone(&entry));
+        }
+        if entry.record.lock().stage() == ChangeStage::Backward {
+            self.spawn_change(&entry);
         }
         Ok(self.follow(entry, true))
     }
 
-    fn spawn_change(&self, entry: Arc<Entry>) {
-        let node = self.clone();
+    /// Has a task work on a change, unless one does.
+    fn spawn_change(&self, entry: &Arc<Entry>) {
+        {
+            let _record = entry.record.lock();
+            if entry.working.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            entry.doing.send_replace(Doing::Running(String::new()));
+        }
+        let (node, entry) = (self.clone(), Arc::clone(entry));
         self.tasks.spawn(async move {
             let work = Work::new(&node, &entry);
-            // The journal has what was done, and the next process continues.
-            let ended = tokio::select! {
-                ended = work.to_end() => ended,
-                () = node.cancel.cancelled() => return,
-            };
-            entry.doing.send_replace(Doing::Ended(ended));
+            loop {
+                // The journal has what was done, and the next process continues.
+                let ended = tokio::select! {
+                    ended = work.to_end() => ended,
+                    () = node.cancel.cancelled() => return,
+                };
+                let record = entry.record.lock();
+                // It was undone in the moment in which it ended.
+                if ended.is_ok() && record.stage() == ChangeStage::Backward {
+                    continue;
+                }
+                entry.working.store(false, Ordering::SeqCst);
+                entry.doing.send_replace(Doing::Ended(ended));
+                return;
+            }
         });
     }
 
+    /// Refuses a change of a service whose project another deployment has by now. This one lost it
+    /// while its machine was cut off.
+    fn refuse_foreign(&self, change: &ReplicaChange) -> Result<(), Failure> {
+        let leases = self.leases.list(tokio::time::Instant::now());
+        let mut foreign = leases.into_iter().filter(|lease| {
+            lease.confirmed
+                && lease.project == change.project
+                && lease.deployment_id != change.deployment_id
+        });
+        match foreign.next() {
+            None => Ok(()),
+            Some(lease) => {
+                let message = format!(
+                    "deployment {} has project {} now",
+                    lease.deployment_id, lease.project
+                );
+                Err(Failure::new(Code::Refused, message)
+                    .hint("`uc lock show` lists it; deploy again when it has ended"))
+            }
+        }
+    }
+
+    /// Ends changes of a deployment without taking them back: a later one has decided about what
+    /// runs. What they replaced is removed.
+    pub(crate) async fn abandon(
+        &self,
+        deployment: &str,
+        which: impl Fn(&ReplicaChange) -> bool + Send,
+    ) {
+        for entry in self.changes.all() {
+            let record = entry.record();
+            let change = change(&record);
+            let concerned = change.deployment_id == deployment && which(change);
+            if !concerned || entry.working.load(Ordering::SeqCst) {
+                continue;
+            }
+            let failed = (record.stage() == ChangeStage::Failed).then_some(&record.container_id);
+            let kept = record.old_kept.then_some(&change.replaces);
+            for id in failed.into_iter().chain(kept) {
+                if let Err(error) = self.engine.remove(id).await {
+                    tracing::warn!(container = id, %error, "a container of a superseded deployment remains");
+                }
+            }
+            self.forget(&entry, &record);
+        }
+    }
+
+    /// Drops a change and its marks.
+    fn forget(&self, entry: &Entry, record: &ChangeRecord) {
+        if let Err(failure) = self.changes.journal.remove(&entry.record) {
+            tracing::warn!(%failure, "a change that has ended stays in the journal");
+            return;
+        }
+        let change = change(record);
+        for id in [&change.replaces, &record.container_id] {
+            self.marks.keep(id, None);
+        }
+        self.marks.clear(&change.replaces);
+        lock(&self.changes.entries).remove(&key(change));
+    }
+
     /// What happens to a change until its end. For who takes it back, a change that failed, and so
-    /// was taken back already, is a success.
+    /// was undone already, is a success.
     fn follow(&self, entry: Arc<Entry>, back: bool) -> Replies<ApplyEvent> {
         let event = |event| ApplyEvent { event: Some(event) };
         let mut doing = entry.doing.subscribe();
@@ -333,15 +415,7 @@ impl NodeService {
                 ));
                 continue;
             }
-            if let Err(failure) = self.changes.journal.remove(&entry.record) {
-                warnings.push(failure.message);
-                continue;
-            }
-            for id in [&change.replaces, &record.container_id] {
-                self.marks.keep(id, None);
-            }
-            self.marks.clear(&change.replaces);
-            lock(&self.changes.entries).remove(&key(change));
+            self.forget(&entry, &record);
         }
         SettleResponse { warnings }
     }

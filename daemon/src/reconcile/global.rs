@@ -18,6 +18,8 @@ use uc_api::v1::{
 use uc_api::{Code, Failure, MachineId, ServiceKey};
 
 use crate::backoff::Backoff;
+use crate::clock::now_ms;
+use crate::cluster::deployments::deployments;
 use crate::cluster::member::Member;
 use crate::cluster::view::Cluster;
 use crate::deploy::run;
@@ -29,6 +31,9 @@ const LASTS: Duration = Duration::from_secs(5);
 /// users, and what it lacks (an image that only a laptop has) seldom comes on its own.
 const FIRST_RETRY: Duration = Duration::from_mins(1);
 const LAST_RETRY: Duration = Duration::from_hours(1);
+/// How long a deployment without an end is waited for. One of a machine that does not come back has
+/// none.
+const UNFINISHED_MS: i64 = 3_600_000;
 
 /// Runs until the member stops.
 pub(crate) async fn run(member: Arc<Member>) {
@@ -59,8 +64,13 @@ pub(crate) async fn run(member: Arc<Member>) {
                 }
             }
         }
-        if !missing(&member).is_empty() && !pause(&member, backoff.wait(rand::random())).await {
-            return;
+        let left = missing(&member);
+        // Another service does not wait for one that cannot come.
+        let until = Instant::now() + backoff.wait(rand::random());
+        while missing(&member) == left && !left.is_empty() && Instant::now() < until {
+            if !changes.next_within(until - Instant::now()).await {
+                return;
+            }
         }
     }
 }
@@ -79,7 +89,17 @@ fn missing(member: &Member) -> Vec<ServiceKey> {
         return Vec::new();
     }
     let leases = member.node.leases().list(Instant::now());
-    let deployed = leases.into_iter().map(|lease| lease.project).collect();
+    let mut deployed: BTreeSet<String> = leases.into_iter().map(|lease| lease.project).collect();
+    // One that was cut short continues when its machine is back.
+    let now_ms = now_ms();
+    let unfinished = deployments(&member.store.snapshot())
+        .into_iter()
+        .filter(|of| {
+            let recent = now_ms.saturating_sub(of.began_at_ms) < UNFINISHED_MS;
+            of.ended.is_none() && recent && cluster.machine_by_id(of.machine).is_some()
+        });
+    let services = unfinished.flat_map(|of| of.began.services);
+    deployed.extend(services.map(|service| service.project));
     missing_services(&cluster, member.id, &deployed)
 }
 
@@ -95,10 +115,15 @@ fn missing_services(
         return Vec::new();
     }
     let here: BTreeSet<&ServiceKey> = reported.replicas.values().map(|of| &of.service).collect();
+    let Some(machine) = cluster.machine_by_id(own) else {
+        return Vec::new();
+    };
+    let place = [cluster.planner_machine(machine, true)];
     let services = cluster.services().iter().filter(|(key, record)| {
         let spec = record.spec.as_ref();
-        spec.is_some_and(|spec| spec.mode() == ServiceMode::Global)
-            && !here.contains(key)
+        spec.is_some_and(|spec| {
+            spec.mode() == ServiceMode::Global && uc_planner::global_replicas(spec, &place) == 1
+        }) && !here.contains(key)
             && !deployed.contains(key.project.as_str())
     });
     services.map(|(key, _)| key.clone()).collect()
@@ -121,18 +146,19 @@ fn request(cluster: &Cluster, key: &ServiceKey) -> Option<PlanRequest> {
     })
 }
 
-/// The plan has steps, changes no spec, and does everything on this machine.
-fn is_only_here(plan: &Plan, own: &str) -> bool {
+/// The plan changes no spec and removes nothing: it only creates replicas where there are none, and
+/// one of them here. Two machines that lack a service at the same time would otherwise wait for
+/// each other.
+fn only_creates(plan: &Plan, own: &str) -> bool {
     let mut steps = plan.services.iter().flat_map(|service| &service.steps);
-    let has_steps = steps.clone().next().is_some();
-    has_steps
+    let is_here = steps.clone().any(|step| step.machine_id == own);
+    is_here
         && plan.retirements.is_empty()
-        && plan.volumes.iter().all(|step| step.machine_id == own)
         && plan
             .services
             .iter()
             .all(|of| of.fields.is_empty() && of.change() != ServiceChange::Remove)
-        && steps.all(|step| step.machine_id == own && step.old_machine_id.is_empty())
+        && steps.all(|step| step.container_id.is_empty())
 }
 
 /// Deploys the service if that is possible without anything elsewhere. Returns how it ended.
@@ -144,14 +170,20 @@ async fn deploy_here(
         return Ok(None);
     };
     let plan = run::plan_request(member, &request).await?;
-    if !is_only_here(&plan, &member.membership.machine_id) {
+    if !only_creates(&plan, &member.membership.machine_id) {
         return Ok(None);
     }
-    let images = plan.images.iter().map(|target| target.image.clone());
-    let lacking = member.node.missing_images(images.collect()).await?;
-    if let Some(image) = lacking.first() {
-        let message = format!("this machine does not have the built image {image}");
-        return Err(Failure::new(Code::Refused, message).hint("`uc deploy` sends it"));
+    for target in &plan.images {
+        for machine in &target.machine_ids {
+            let remote = member.remote(machine)?;
+            let lacking = remote.missing_images(vec![target.image.clone()]).await?;
+            if let Some(image) = lacking.first() {
+                let message = format!("the built image {image} is missing");
+                return Err(Failure::new(Code::Refused, message)
+                    .on(machine)
+                    .hint("`uc deploy` sends it"));
+            }
+        }
     }
     let deployment = format!("global-{:016x}", rand::random::<u64>());
     let started = run::start(Arc::clone(member), request, plan.digest, deployment).await?;
@@ -267,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn plan_that_does_something_elsewhere_is_for_a_user() {
+    fn plan_that_does_more_than_create_is_for_a_user() {
         let step = |machine: &str| ReplicaStep {
             machine_id: machine.into(),
             ..ReplicaStep::default()
@@ -279,17 +311,18 @@ mod tests {
             }],
             ..Plan::default()
         };
-        assert!(is_only_here(&plan(vec![step("m1")]), "m1"));
-        assert!(!is_only_here(&plan(vec![]), "m1"), "not eligible");
-        assert!(!is_only_here(&plan(vec![step("m1"), step("m2")]), "m1"));
-        let mut moved = step("m1");
-        moved.old_machine_id = "m2".into();
-        assert!(!is_only_here(&plan(vec![moved]), "m1"));
+        assert!(only_creates(&plan(vec![step("m1")]), "m1"));
+        assert!(only_creates(&plan(vec![step("m1"), step("m2")]), "m1"));
+        assert!(!only_creates(&plan(vec![]), "m1"), "not eligible");
+        assert!(!only_creates(&plan(vec![step("m2")]), "m1"));
+        let mut replaces = step("m1");
+        replaces.container_id = "abcd".into();
+        assert!(!only_creates(&plan(vec![step("m1"), replaces]), "m1"));
         let mut changes = plan(vec![step("m1")]);
         changes.services[0].fields.push(FieldChange::default());
-        assert!(!is_only_here(&changes, "m1"));
+        assert!(!only_creates(&changes, "m1"));
         let mut retires = plan(vec![step("m1")]);
         retires.retirements.push(Retirement::default());
-        assert!(!is_only_here(&retires, "m1"));
+        assert!(!only_creates(&retires, "m1"));
     }
 }

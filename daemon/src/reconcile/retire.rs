@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use uc_api::Failure;
-use uc_api::v1::RetireRecord;
+use uc_api::v1::{ReplicaState, RetireRecord, ServiceMode};
+use uc_api::{Failure, ServiceKey};
 
 use crate::backoff::Backoff;
 use crate::cluster::member::Member;
 use crate::cluster::records::{self, OnMachine, delete};
+use crate::cluster::view::Cluster;
+use crate::deploy::resume::catch_up;
 
 /// Waits between attempts: Docker may be away, or a container may not end.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -50,7 +52,7 @@ async fn retire_all(member: &Member) -> bool {
             deployment_id,
             ..
         } = &*record;
-        match retire(member, &container).await {
+        match retire(member, &container, &record).await {
             Ok(()) => tracing::info!(
                 container_name,
                 reason,
@@ -79,10 +81,49 @@ fn due(member: &Member) -> Vec<(OnMachine, Arc<RetireRecord>)> {
         .collect()
 }
 
+/// Whether the service still exists and nothing else of it runs on a machine that is up. On two
+/// sides of a partition each can have retired what the other one kept.
+fn is_last(cluster: &Cluster, container: &OnMachine, record: &RetireRecord) -> bool {
+    let key = format!("{}/{}", record.project, record.service);
+    let Ok(service) = key.parse::<ServiceKey>() else {
+        return false;
+    };
+    let wanted = cluster.services().get(&service);
+    let wanted = wanted.and_then(|wanted| wanted.spec.as_ref());
+    let is_wanted =
+        wanted.is_some_and(|spec| spec.mode() != ServiceMode::Global && spec.replicas > 0);
+    let mut others = cluster.replicas().filter(|(machine, replica)| {
+        let id = &replica.record.container_id;
+        replica.service == service
+            && replica.record.state() == ReplicaState::Running
+            && !cluster.is_down(machine.id)
+            && *id != container.container
+            && cluster.retirement(machine.id, id).is_none()
+    });
+    is_wanted && others.next().is_none()
+}
+
 /// Stops and removes a container, and then deletes its record. One that does not exist is what is
 /// wanted.
-async fn retire(member: &Member, container: &OnMachine) -> Result<(), Failure> {
-    member.node.remove(&container.container).await?;
+async fn retire(
+    member: &Member,
+    container: &OnMachine,
+    record: &RetireRecord,
+) -> Result<(), Failure> {
+    let mut last = is_last(&member.cluster(), container, record);
+    if last {
+        // What runs elsewhere may be on its way here.
+        catch_up(member).await;
+        last = is_last(&member.cluster(), container, record);
+    }
+    if last {
+        tracing::warn!(
+            container = container.container,
+            "a replica that was to be removed is the last one of its service and stays"
+        );
+    } else {
+        member.node.remove(&container.container).await?;
+    }
     member
         .write(vec![delete(records::RETIRE, container.key())])
         .await

@@ -84,7 +84,7 @@ fn failed_deployment_keeps_the_previous_revision_serving() {
         (
             page("exec /no/such/program", ""),
             &[
-                EXITED,
+                "is not ready: it exited with code 127",
                 "    | sh: exec: line 0: /no/such/program: not found",
             ],
         ),
@@ -115,7 +115,8 @@ fn failed_deployment_keeps_the_previous_revision_serving() {
                 "{kept:?}"
             );
             let logs = cluster.ok(&["logs", "page"]);
-            assert!(logs.stdout.contains(printed), "{printed} is not in {logs}");
+            let both = format!("{}{}", logs.stdout, logs.stderr);
+            assert!(both.contains(printed), "{printed} is not in {logs}");
         }
     }
     // What was deployed last and worked is up to date.

@@ -125,7 +125,6 @@ fn cells(machine: &MachineRecord, status: &MachineStatus) -> [Cell; 6] {
         Liveness::Down => RED,
         Liveness::Suspect | Liveness::Unspecified => YELLOW,
     };
-    let mut state = words::machine_state(status.liveness(), status.evicted);
     if cordon::is_cordoned(machine) {
         state.push_str(", cordoned");
     }

@@ -13,9 +13,9 @@ use uc_api::v1::{
     ApplyEvent, ApplyRequest, BackupResponse, CancelRequest, ContentPart, CreateVolumeRequest,
     DeployEvent, Examination, ExecRequest, ExecResponse, Lease, LeaseRequest, LeasesRequest,
     LogEntry, MissingContentsRequest, NodeLogsRequest, NodeMissingImagesRequest, ObserveRequest,
-    ObserveResponse, PeerBackupRequest, PeerExamineRequest, PeerResetRequest, PushImageRequest,
-    ReadContentRequest, ReleaseRequest, ReplicaChange, ReplicationFrame, RunPreDeployEvent,
-    RunPreDeployRequest, SeenRequest, SettleRequest, VolumeSpec, WatchRequest,
+    ObserveResponse, PeerBackupRequest, PeerExamineRequest, PeerResetRequest, PositionRequest,
+    PushImageRequest, ReadContentRequest, ReleaseRequest, ReplicaChange, ReplicationFrame,
+    RunPreDeployEvent, RunPreDeployRequest, SeenRequest, SettleRequest, VolumeSpec, WatchRequest,
 };
 use uc_api::{Code, ContentHash, Failure};
 use uc_cluster_state::Actor;
@@ -233,6 +233,25 @@ impl Remote {
         frames: impl Stream<Item = ReplicationFrame> + Send + 'static,
     ) -> Result<Streaming<ReplicationFrame>, Failure> {
         self.within(OPEN_LIMIT, self.peer().exchange(frames)).await
+    }
+
+    /// What the machine's store has: of each writer, the version up to which it has everything.
+    pub(crate) async fn position(&self) -> Result<Vec<(Actor, u64)>, Failure> {
+        let answer = self
+            .within(SEEN_LIMIT, self.peer().position(PositionRequest {}))
+            .await?;
+        let written = answer.written.into_iter().filter_map(|of| {
+            let machine = of.machine_id.parse().ok()?;
+            let incarnation = of.incarnation;
+            Some((
+                Actor {
+                    machine,
+                    incarnation,
+                },
+                of.version,
+            ))
+        });
+        Ok(written.collect())
     }
 
     /// The events of a deployment that the machine executes.

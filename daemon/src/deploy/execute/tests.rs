@@ -131,7 +131,7 @@ fn shown(machine: &str, change: &ReplicaChange) -> String {
         (None, old) => format!("end {machine} {old}"),
     };
     if let Some(ms) = change.monitor_ms {
-        text.push_str(&format!(" ({ms} ms)"));
+        text = format!("{text} ({ms} ms)");
     }
     for (yes, word) in [
         (change.stop_first, "stop-first"),
@@ -139,7 +139,7 @@ fn shown(machine: &str, change: &ReplicaChange) -> String {
         (change.no_wait, "no-wait"),
     ] {
         if yes {
-            text.push_str(&format!(" {word}"));
+            text = format!("{text} {word}");
         }
     }
     text
@@ -190,7 +190,7 @@ pub(super) fn spec(name: &str, depends_on: Vec<Dependency>) -> (String, ServiceS
 /// An execution's end, and what it told.
 pub(super) struct Run {
     pub(super) result: Result<Vec<Failure>, Stopped>,
-    /// What could not be taken back.
+    /// What could not be undone.
     undone: Vec<Failure>,
     events: Vec<DeployEvent>,
 }
@@ -319,7 +319,7 @@ async fn a_move_that_fails_starts_the_old_replica_again() {
         [
             "end m2 old".to_owned(),
             new.to_owned(),
-            // The step takes itself back, and then the whole deployment is taken back.
+            // The step takes itself back, and then the whole deployment is undone.
             "undo end m2 old".to_owned(),
             format!("undo {new}"),
             "undo end m2 old".to_owned(),

@@ -37,54 +37,53 @@ impl<'a> Work<'a> {
 
     /// Carries the change out, or takes it back, whichever its record says.
     pub(super) async fn to_end(&self) -> Result<ChangeEnded, Failure> {
-        // Nothing is done that the journal does not have.
-        self.save().await?;
         if self.record().stage() == ChangeStage::Forward {
+            // Nothing is done that the journal does not have.
+            self.save().await?;
             let carried_out = tokio::select! {
                 carried_out = self.patiently(|| self.forward()) => carried_out,
                 () = self.entry.back.cancelled() => Ok(()),
             };
-            let stage = {
+            {
                 let mut record = self.entry.record.lock();
                 record.failure = carried_out.err().map(ChangeFailure::from);
                 let good = record.failure.is_none() && !self.entry.back.is_cancelled();
-                let stage = if good {
+                record.set_stage(if good {
                     ChangeStage::Done
                 } else {
                     ChangeStage::Backward
-                };
-                record.set_stage(stage);
-                stage
-            };
-            self.save().await?;
-            if stage == ChangeStage::Done {
+                });
+            }
+            self.save_if_possible().await;
+            if self.record().stage() == ChangeStage::Done {
                 return Ok(ended(&self.record()));
             }
         }
+        // What ran before must run again, also if nothing can be written down.
+        self.save_if_possible().await;
         let restored = self.patiently(|| self.backward()).await;
         let record = self.record();
-        if let Err(problem) = restored {
-            // The stage stays, so a later attempt goes on here.
-            return Err(match record.failure {
-                Some(_) => {
-                    let cause = failure(&record);
-                    let message = format!("{}; then {}", cause.message, problem.message);
-                    Failure { message, ..cause }
-                }
-                None => problem,
-            });
-        }
+        let is_gone = |problem: &Failure| problem.code == Code::NotFound;
         let failed = record.failure.is_some();
-        let stage = if failed {
-            ChangeStage::Failed
-        } else {
-            ChangeStage::Undone
-        };
-        self.update(|record| record.set_stage(stage)).await?;
-        if failed {
-            Err(failure(&self.record()))
-        } else {
-            Ok(ended(&self.record()))
+        // A container that does not exist any longer is not restored by another attempt.
+        if restored.as_ref().err().is_none_or(is_gone) {
+            let stage = if failed {
+                ChangeStage::Failed
+            } else {
+                ChangeStage::Undone
+            };
+            self.entry.record.lock().set_stage(stage);
+            self.save_if_possible().await;
+        }
+        match restored {
+            Err(problem) if failed => {
+                let cause = failure(&record);
+                let message = format!("{}; then {}", cause.message, problem.message);
+                Err(Failure { message, ..cause })
+            }
+            Err(problem) => Err(problem),
+            Ok(()) if failed => Err(failure(&self.record())),
+            Ok(()) => Ok(ended(&self.record())),
         }
     }
 
@@ -189,8 +188,39 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let monitor = change.monitor_ms.map(Duration::from_millis);
-        self.node.wait_until_ready(id, monitor).await?;
+        let ready = self.node.wait_until_ready(id, monitor).await?;
+        if ready.state() == ReplicaState::Exited && container.restart_by_default {
+            self.refuse_end_of_server().await?;
+        }
         self.announce(id).await;
+        Ok(())
+    }
+
+    /// A service without a restart policy whose new replica ended with code 0 is a job, unless the
+    /// old replica is a server: then the new one has the wrong command.
+    async fn refuse_end_of_server(&self) -> Result<(), Failure> {
+        let record = self.record();
+        let change = change(&record);
+        if change.replaces.is_empty() {
+            return Ok(());
+        }
+        let restart = if record.old_known {
+            record.old_restart()
+        } else {
+            match self.node.managed(&change.replaces).await {
+                Ok(old) if runs(&old) => old.restart,
+                _ => return Ok(()),
+            }
+        };
+        let is_server = matches!(
+            restart,
+            RestartPolicy::UnlessStopped | RestartPolicy::Always
+        );
+        if is_server && (record.old_ran || !record.old_known) {
+            let message = "it exited with code 0, and the replica that it replaces is a server";
+            return Err(Failure::new(Code::Refused, message)
+                .hint("if it is a job, set `restart: \"no\"`; otherwise check its command"));
+        }
         Ok(())
     }
 
@@ -226,24 +256,31 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let old = match self.node.managed(&change.replaces).await {
-            Err(failure) if failure.code == Code::NotFound => return Ok(()),
+            Err(failure) if failure.code == Code::NotFound => {
+                // Somebody removed it. It cannot be started again either.
+                return self.update(|record| record.old_known = true).await;
+            }
             old => old?,
         };
-        if !self.record().old_known {
-            let restart = old.restart;
-            let attempts = old.restart_attempts;
-            let ran = runs(&old);
-            self.update(|record| {
-                record.set_old_restart(restart);
-                record.old_restart_attempts = attempts;
-                record.old_ran = ran;
-                record.old_known = true;
-            })
-            .await?;
-        }
+        self.note_old(&old).await?;
         self.say("stopping the old replica");
         self.stop(&old, !change.alone).await?;
         self.update(|record| record.old_kept = true).await
+    }
+
+    /// Writes down how the old container was before the change did anything to it.
+    async fn note_old(&self, old: &Container) -> Result<(), Failure> {
+        if self.record().old_known {
+            return Ok(());
+        }
+        let (restart, attempts, ran) = (old.restart, old.restart_attempts, runs(old));
+        self.update(|record| {
+            record.set_old_restart(restart);
+            record.old_restart_attempts = attempts;
+            record.old_ran = ran;
+            record.old_known = true;
+        })
+        .await
     }
 
     /// Takes a container out of service and stops it. The engine does not start it again, not even
@@ -277,6 +314,10 @@ impl<'a> Work<'a> {
         let record = self.record();
         // A replica that failed serves nobody, and can hold what the old one needs.
         if stop_first || record.failure.is_some() {
+            if record.failure.is_none() {
+                // Without an old one to start, the new one stays.
+                self.old_to_restore().await?;
+            }
             self.end_new().await?;
             self.restore_old().await
         } else {
@@ -311,7 +352,27 @@ impl<'a> Work<'a> {
         }
         self.node.engine.remove(id).await?;
         self.node.marks.clear(id);
-        self.update(|record| record.container_id.clear()).await
+        self.entry.record.lock().container_id.clear();
+        self.save_if_possible().await;
+        Ok(())
+    }
+
+    /// The container that the change replaced. `None` if there is none, or if the change has not
+    /// touched it. Fails with [`Code::NotFound`] if somebody removed it.
+    async fn old_to_restore(&self) -> Result<Option<Container>, Failure> {
+        let record = self.record();
+        let change = change(&record);
+        if change.replaces.is_empty() {
+            return Ok(None);
+        }
+        match self.node.managed(&change.replaces).await {
+            Err(failure) if failure.code == Code::NotFound && record.old_known => {
+                let message = "the old container no longer exists";
+                Err(Failure::new(Code::NotFound, message).hint("deploy again"))
+            }
+            Err(failure) if failure.code == Code::NotFound => Ok(None),
+            old => old.map(Some),
+        }
     }
 
     /// Starts what the change replaced, if it ran.
@@ -321,13 +382,8 @@ impl<'a> Work<'a> {
         if change.replaces.is_empty() {
             return Ok(());
         }
-        let old = match self.node.managed(&change.replaces).await {
-            Err(failure) if failure.code == Code::NotFound && record.old_known => {
-                let message = "the old container no longer exists";
-                return Err(Failure::new(Code::Refused, message).hint("deploy again"));
-            }
-            Err(failure) if failure.code == Code::NotFound => return Ok(()),
-            old => old?,
+        let Some(old) = self.old_to_restore().await? else {
+            return Ok(());
         };
         let id = &old.record.container_id;
         // The container whose namespaces it shares may have been started again, which gives it new
@@ -336,10 +392,19 @@ impl<'a> Work<'a> {
             .spec
             .as_ref()
             .is_some_and(|spec| !spec::shared_services(spec).is_empty());
-        if shares && runs(&old) {
+        if shares {
+            self.note_old(&old).await?;
+        }
+        let record = self.record();
+        // A stop that was under way when the change was cut short goes on in the engine: it ends
+        // what seems to run.
+        let is_stopping = record.old_known
+            && old.restart == RestartPolicy::No
+            && old.restart != record.old_restart();
+        if runs(&old) && (shares || is_stopping) {
             self.node.engine.stop(id, old.stop_grace).await?;
         }
-        let wanted = (shares && runs(&old)) || (record.old_known && record.old_ran);
+        let wanted = record.old_known && record.old_ran;
         if record.old_known {
             let attempts = record.old_restart_attempts;
             self.node
@@ -348,12 +413,13 @@ impl<'a> Work<'a> {
                 .await?;
         }
         self.node.marks.clear(id);
-        self.update(|record| record.old_kept = false).await?;
+        self.entry.record.lock().old_kept = false;
+        self.save_if_possible().await;
         if wanted {
             self.say("starting the old replica again");
             let restored = async {
                 self.node.start_container(&old).await?;
-                if !runs(&old) || shares {
+                if !runs(&old) || shares || is_stopping {
                     self.node.run_post_start_hooks(&old).await?;
                 }
                 self.node.wait_until_ready(id, None).await.map(drop)
@@ -383,6 +449,13 @@ impl<'a> Work<'a> {
     async fn update(&self, update: impl FnOnce(&mut ChangeRecord)) -> Result<(), Failure> {
         update(&mut self.entry.record.lock());
         self.save().await
+    }
+
+    /// As [`save`](Self::save), where something has to be done even if the disk is full.
+    async fn save_if_possible(&self) {
+        if let Err(failure) = self.save().await {
+            tracing::error!(%failure, "a change is not in the journal as it is now");
+        }
     }
 
     async fn save(&self) -> Result<(), Failure> {

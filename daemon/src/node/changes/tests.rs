@@ -61,11 +61,11 @@ async fn end_of(mut events: Replies<ApplyEvent>) -> Ended {
 
 impl Bench {
     async fn apply(&self, change: &ReplicaChange) -> Ended {
-        end_of(self.node.apply_from(change.clone())?).await
+        end_of(self.node.apply_from(change)?).await
     }
 
     async fn undo(&self, change: &ReplicaChange) -> Ended {
-        end_of(self.node.undo_from(change.clone())?).await
+        end_of(self.node.undo_from(change)?).await
     }
 
     async fn settle(&self) {
@@ -139,6 +139,8 @@ async fn a_replaced_container_is_kept_until_the_deployment_ends() {
         let containers = bench.containers().await;
         assert_eq!(states(&containers), [REPLACED, RUNNING]);
         assert_eq!(containers[1].0, ended.container_id);
+        let stages = bench.node.changes().stages("d1");
+        assert_eq!(stages, [(ChangeStage::Done, change.clone())]);
         // Once more: the same end, and nothing is done.
         assert_eq!(bench.apply(&change).await.unwrap(), ended);
         assert_eq!(bench.containers().await, containers);
@@ -165,7 +167,7 @@ async fn undo_starts_what_was_replaced() {
         assert_eq!(states(&containers), [RUNNING]);
         assert_eq!(containers[0].0, old);
         let again = bench.apply(&change).await.unwrap_err();
-        assert!(again.message.contains("taken back"), "{again}");
+        assert!(again.message.contains("undone"), "{again}");
         bench.settle().await;
         assert_eq!(bench.containers().await, containers);
     }
@@ -190,7 +192,7 @@ async fn a_new_replica_that_fails_is_kept_for_its_logs() {
         let containers = bench.containers().await;
         assert_eq!(states(&containers), [RUNNING, failed]);
         assert_eq!(containers[0].0, old);
-        // It has been taken back already.
+        // It has been undone already.
         bench.undo(&change).await.unwrap();
         assert_eq!(bench.containers().await, containers);
         // Not even the end of its deployment removes it, but that of the next one does.
@@ -236,7 +238,7 @@ async fn an_undo_that_comes_early_stops_the_change_under_way() {
     let _observer = observe(&bench);
     let old = bench.old().await;
     let change = change("s1", Some(web("sleep 100000")), &old);
-    let mut applied = bench.node.apply_from(change.clone()).unwrap();
+    let mut applied = bench.node.apply_from(&change).unwrap();
     for _ in 0..3 {
         applied.next().await.unwrap().unwrap();
     }
@@ -274,7 +276,7 @@ async fn a_change_that_is_cut_short_anywhere_is_continued() {
                 ..change("s1", Some(web("sleep 100000")), &old)
             };
             let forward = ChangeStage::Forward;
-            let (entry, _) = bench.node.changes.enter(change.clone(), forward).unwrap();
+            let entry = bench.node.changes.enter(&change, forward).unwrap();
             cut += 1;
             let work = Work::new(&bench.node, &entry);
             let whole = polled(cut, work.to_end()).await.is_some();
@@ -310,7 +312,7 @@ async fn an_undo_that_is_cut_short_anywhere_is_continued() {
             };
             bench.apply(&change).await.unwrap();
             let forward = ChangeStage::Forward;
-            let (entry, _) = bench.node.changes.enter(change.clone(), forward).unwrap();
+            let entry = bench.node.changes.enter(&change, forward).unwrap();
             entry.record.lock().set_stage(ChangeStage::Backward);
             cut += 1;
             let work = Work::new(&bench.node, &entry);
