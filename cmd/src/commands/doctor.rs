@@ -113,7 +113,7 @@ async fn look_at_services(client: &Client) -> CliResult<Deployed> {
     let services = ask(client.services().list(within(30, request))).await?;
     let replicas = ask(client.services().ps(within(30, PsRequest::default()))).await?;
     let mut replicas = super::ps::listed(replicas.replicas)?;
-    // What is only kept for its logs is no replica.
+    // What is only kept for its logs is not a replica.
     replicas.retain(|(record, _)| record.kept() == Kept::Unspecified);
     Ok(Deployed {
         at_ms: Timestamp::now().as_millisecond(),

@@ -21,7 +21,7 @@ const LOG_TAIL: usize = 10;
 /// How long a machine that does not answer is asked again: a restart of its daemon takes a second,
 /// a restart of the machine less than a minute.
 const RETRY_LIMIT: Duration = Duration::from_mins(1);
-/// An attempt that lasted this long begins the time anew.
+/// An attempt that lasted this long starts the limit again.
 const LASTING: Duration = Duration::from_secs(10);
 /// Time between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ impl<'a> NodeFleet<'a> {
                 Ok(ended) => return ended,
                 Err(failure) => failure,
             };
-            // A daemon that dies each time it works on this change is not asked for ever.
+            // A daemon that dies each time it works on this change is not asked forever.
             if heard && began.elapsed() >= LASTING {
                 silent_since = None;
             }

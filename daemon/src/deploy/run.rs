@@ -2,8 +2,8 @@
 //! what the user confirmed, write the new desired state, execute, and on failure go back to the
 //! previous revision of every service it touched.
 //!
-//! A daemon that is stopped or dies meanwhile leaves the deployment in its journal, and the next
-//! one continues it ([`super::resume`]).
+//! A daemon that is stopped or dies in the meantime leaves the deployment in its journal, and the
+//! next one continues it ([`super::resume`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
