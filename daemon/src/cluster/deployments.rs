@@ -17,6 +17,19 @@ const RETENTION: Retention = Retention {
     age_ms: 180 * 24 * 3_600 * 1_000,
 };
 
+/// Begins the ids of deployments that no user asked for.
+const AUTOMATIC: &str = "auto-";
+
+/// The id of a new deployment that no user asked for. It makes way for one that a user asks for.
+pub(crate) fn automatic_id(why: &str) -> String {
+    format!("{AUTOMATIC}{why}-{:016x}", rand::random::<u64>())
+}
+
+/// Whether no user asked for the deployment with this id.
+pub(crate) fn is_automatic(deployment: &str) -> bool {
+    deployment.starts_with(AUTOMATIC)
+}
+
 /// One deployment.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Deployment {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
+use uc_api::{Code, Failure, MachineId};
 
 use super::events::Events;
+use super::member::Member;
 
 /// What can be done with a deployment that runs.
 #[derive(Debug, Clone, Default)]
@@ -49,5 +51,30 @@ impl Executing {
 impl Drop for ExecutingGuard {
     fn drop(&mut self) {
         self.executing.with(|all| all.remove(&self.deployment));
+    }
+}
+
+impl Member {
+    /// A deployment that this machine executes.
+    pub(crate) fn executed(&self, deployment: &str) -> Result<Executed, Failure> {
+        self.executing.get(deployment).ok_or_else(|| {
+            let name = self.own_name();
+            let message = format!("{name} does not execute deployment {deployment} at the moment");
+            Failure::new(Code::Unreachable, message)
+                .hint("if it was cut short, it continues within a minute")
+        })
+    }
+
+    /// Has the machine that executes a deployment end it and take it back. Does not wait for that.
+    pub(crate) async fn cancel_deployment(
+        &self,
+        machine: MachineId,
+        deployment: &str,
+    ) -> Result<(), Failure> {
+        if machine == self.id {
+            self.executed(deployment)?.cancel.cancel();
+            return Ok(());
+        }
+        self.remote(&machine.to_string())?.cancel(deployment).await
     }
 }

@@ -25,6 +25,7 @@ use uc_api::v1::release_request::What;
 use uc_api::v1::{Lease, LeaseRequest, LeftLeases};
 use uc_api::{Code, Failure, MachineId};
 
+use crate::cluster::deployments::is_automatic;
 use crate::cluster::member::Member;
 use crate::cluster::view::Cluster;
 use crate::node::{Executing, LEASE_TTL};
@@ -33,6 +34,10 @@ use crate::node::{Executing, LEASE_TTL};
 const RENEW: Duration = Duration::from_secs(15);
 /// The pause between attempts to reach the machines after a start.
 const RETRY_LEFT: Duration = Duration::from_secs(1);
+/// How long a deployment that no user asked for may take to end after it was cancelled.
+const MAKES_WAY: Duration = Duration::from_mins(1);
+/// How often it is asked whether it has.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The projects of one deployment, leased on all machines that answer. One task renews the leases
 /// until the lock is released or dropped, and then ends them.
@@ -44,24 +49,33 @@ pub(super) struct Lock {
 
 impl Lock {
     /// Leases the projects. Fails if another deployment has one of them on a machine that answers.
+    /// One that no user asked for is cancelled and waited for, unless this is one as well.
     pub(super) async fn take(
         member: &Arc<Member>,
         projects: BTreeSet<String>,
         deployment: &str,
     ) -> Result<Self, Failure> {
         let executing = member.node.leases().execute()?;
-        let request = LeaseRequest {
-            projects: projects.into_iter().collect(),
-            deployment_id: deployment.to_owned(),
-            machine_id: member.membership.machine_id.clone(),
-            process: member.node.leases().process().to_owned(),
-            attempt: format!("{:016x}", rand::random::<u64>()),
-            ..LeaseRequest::default()
-        };
         let started = Instant::now();
-        ask::ask(&**member, &reachable(&member.cluster()), &request)
-            .await
-            .map_err(|held| refusal(&member.cluster(), &held))?;
+        let projects: Vec<String> = projects.into_iter().collect();
+        let request = loop {
+            let request = LeaseRequest {
+                projects: projects.clone(),
+                deployment_id: deployment.to_owned(),
+                machine_id: member.membership.machine_id.clone(),
+                process: member.node.leases().process().to_owned(),
+                attempt: format!("{:016x}", rand::random::<u64>()),
+                ..LeaseRequest::default()
+            };
+            match ask::ask(&**member, &reachable(&member.cluster()), &request).await {
+                Ok(()) => break request,
+                Err(held) if makes_way(&held, deployment) && started.elapsed() < MAKES_WAY => {
+                    cancel(member, &held).await;
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Err(held) => return Err(refusal(&member.cluster(), &held)),
+            }
+        };
         let hold = Hold {
             member: Arc::clone(member),
             request,
@@ -80,6 +94,25 @@ impl Lock {
     pub(super) async fn release(self) {
         drop(self.released);
         let _ended = self.task.await;
+    }
+}
+
+/// Whether the deployment that has a project ends for the one that asks for it.
+fn makes_way(held: &Lease, deployment: &str) -> bool {
+    is_automatic(&held.deployment_id) && !is_automatic(deployment)
+}
+
+async fn cancel(member: &Member, held: &Lease) {
+    let cancelled = async {
+        let machine = held.machine_id.parse().map_err(|_| {
+            let message = format!("`{}` is not the id of a machine", held.machine_id);
+            Failure::new(Code::Invalid, message)
+        })?;
+        member.cancel_deployment(machine, &held.deployment_id).await
+    };
+    // It is ending, or its machine continues it soon and is asked then.
+    if let Err(failure) = cancelled.await {
+        tracing::debug!(deployment = held.deployment_id, %failure, "a deployment that no user asked for is not cancelled yet");
     }
 }
 

@@ -112,7 +112,7 @@ impl Peer for PeerApi {
         request: Request<CancelRequest>,
     ) -> Result<Response<CancelResponse>, Status> {
         let id = request.into_inner().deployment_id;
-        deployments::cancel_own(&self.member, &id)?;
+        self.member.executed(&id)?.cancel.cancel();
         Ok(Response::new(CancelResponse {}))
     }
 

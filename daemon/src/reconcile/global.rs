@@ -19,7 +19,7 @@ use uc_api::{Code, Failure, MachineId, ServiceKey};
 
 use crate::backoff::Backoff;
 use crate::clock::now_ms;
-use crate::cluster::deployments::deployments;
+use crate::cluster::deployments::{automatic_id, deployments};
 use crate::cluster::member::Member;
 use crate::cluster::view::Cluster;
 use crate::deploy::run;
@@ -185,7 +185,7 @@ async fn deploy_here(
             }
         }
     }
-    let deployment = format!("global-{:016x}", rand::random::<u64>());
+    let deployment = automatic_id("global");
     let started = run::start(Arc::clone(member), request, plan.digest, deployment).await?;
     let mut events = pin!(started.subscribe());
     // If the daemon stops, the deployment has no outcome, and the stream ends without it.

@@ -1,5 +1,7 @@
 use super::*;
 use crate::app::tests::{app, enter_cluster_of_one, member_of_one};
+use crate::cluster::deployments::automatic_id;
+use crate::cluster::executing::Executed;
 
 fn projects(name: &str) -> BTreeSet<String> {
     BTreeSet::from([name.to_owned()])
@@ -32,6 +34,35 @@ async fn take_is_refused_while_another_deployment_has_the_project() {
     assert_eq!(held(&member), ["blog"]);
     other.release().await;
     Lock::take(&member, projects("shop"), "d2").await.unwrap();
+    member.stop().await;
+}
+
+#[tokio::test]
+async fn deployment_that_no_user_asked_for_makes_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = member_of_one(&directory).await;
+    let automatic = automatic_id("global");
+    let lock = Lock::take(&member, projects("shop"), &automatic)
+        .await
+        .unwrap();
+    let executed = Executed::default();
+    let cancel = executed.cancel.clone();
+    let executing = member.executing.add(&automatic, executed);
+    let ends = async {
+        cancel.cancelled().await;
+        lock.release().await;
+        drop(executing);
+    };
+    let takes = Lock::take(&member, projects("shop"), "d1");
+    let ((), taken) =
+        tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(ends, takes) })
+            .await
+            .unwrap();
+    // One does not make way for another such one, which comes back later.
+    let other = automatic_id("global");
+    let refused = Lock::take(&member, projects("shop"), &other).await;
+    assert_eq!(refused.unwrap_err().code, Code::Refused);
+    taken.unwrap().release().await;
     member.stop().await;
 }
 

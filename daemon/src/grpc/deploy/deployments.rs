@@ -11,7 +11,6 @@ use uc_api::{Code, Failure};
 
 use crate::cluster::deployments::{Deployment, deployments};
 use crate::cluster::examine::wire_liveness;
-use crate::cluster::executing::Executed;
 use crate::cluster::member::Member;
 
 pub(in crate::grpc) type DeployEvents = BoxStream<'static, Result<DeployEvent, Status>>;
@@ -34,23 +33,8 @@ fn find(member: &Member, id: &str) -> Result<Deployment, Failure> {
 
 /// The events of a deployment that this machine executes.
 pub(in crate::grpc) fn watch_own(member: &Member, id: &str) -> Result<DeployEvents, Failure> {
-    let executed = executed(member, id)?;
+    let executed = member.executed(id)?;
     Ok(executed.events.subscribe().map(Ok).boxed())
-}
-
-fn executed(member: &Member, id: &str) -> Result<Executed, Failure> {
-    member.executing.get(id).ok_or_else(|| {
-        let name = member.own_name();
-        let message = format!("{name} does not execute deployment {id} at the moment");
-        Failure::new(Code::Unreachable, message)
-            .hint("if it was cut short, it continues within a minute")
-    })
-}
-
-/// Ends a deployment that this machine executes.
-pub(in crate::grpc) fn cancel_own(member: &Member, id: &str) -> Result<(), Failure> {
-    executed(member, id)?.cancel.cancel();
-    Ok(())
 }
 
 pub(super) async fn watch(member: Arc<Member>, id: &str) -> Result<DeployEvents, Failure> {
@@ -79,11 +63,9 @@ pub(super) async fn cancel(member: &Member, id: &str) -> Result<(), Failure> {
         return Err(Failure::new(Code::Refused, message)
             .hint(format!("`uc deployments show {}` tells how", deployment.id)));
     }
-    if deployment.machine == member.id {
-        return cancel_own(member, &deployment.id);
-    }
-    let remote = member.remote(&deployment.machine.to_string())?;
-    remote.cancel(&deployment.id).await
+    member
+        .cancel_deployment(deployment.machine, &deployment.id)
+        .await
 }
 
 /// The newest first.
