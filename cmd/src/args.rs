@@ -15,6 +15,14 @@ pub(crate) struct Yes {
     pub(crate) yes: bool,
 }
 
+/// `--skip-health`, on the commands that make new containers.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct SkipHealth {
+    /// Do not wait until new containers are healthy: it is enough that they start
+    #[arg(long)]
+    pub(crate) skip_health: bool,
+}
+
 /// `-o`, on every listing.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Output {

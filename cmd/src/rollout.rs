@@ -18,6 +18,7 @@ use serde_json::Value;
 use tonic::Streaming;
 use uc_api::v1::{DeployEvent, ExecuteRequest, Plan, PlanRequest};
 
+use crate::args::{Output, Yes};
 use crate::connect::{Client, Destination, ask, within};
 use crate::error::{self, CliError, CliResult, Kind};
 use crate::files::{self, Contents};
@@ -72,10 +73,27 @@ pub(crate) struct Options {
     pub(crate) confirmed: Option<String>,
     /// Show the plan and stop.
     pub(crate) dry_run: bool,
+    /// Do not wait until new containers are healthy.
+    pub(crate) skip_health: bool,
     /// Print one JSON document on stdout. Everything else goes to stderr.
     pub(crate) json: bool,
     /// More keys of that document.
     pub(crate) document: BTreeMap<&'static str, Value>,
+}
+
+impl Options {
+    /// Shows the plan, asks, and carries it out.
+    pub(crate) fn new(action: Action, yes: Yes, output: Output) -> Self {
+        Self {
+            action,
+            yes: yes.yes,
+            confirmed: None,
+            dry_run: false,
+            skip_health: false,
+            json: output.is_json(),
+            document: BTreeMap::new(),
+        }
+    }
 }
 
 /// The document of `-o json`, with the keys of the command.
@@ -165,7 +183,12 @@ async fn plan_and_execute(
         }
         files::push_missing(ui, client, contents).await?;
         images::push_missing(ui, client, &plan).await?;
-        match execute(ui, client, request, &plan, report).await {
+        let order = ExecuteRequest {
+            request: Some(request.clone()),
+            digest: plan.digest.clone(),
+            skip_health: options.skip_health,
+        };
+        match execute(ui, client, order, &plan, report).await {
             Err(error) if error.kind == Kind::PlanChanged => {}
             result => return result,
         }
@@ -181,14 +204,10 @@ async fn plan_and_execute(
 async fn execute(
     ui: &Ui,
     client: &Client,
-    request: &PlanRequest,
+    request: ExecuteRequest,
     plan: &Plan,
     report: &mut Report,
 ) -> CliResult {
-    let request = ExecuteRequest {
-        request: Some(request.clone()),
-        digest: plan.digest.clone(),
-    };
     // From here on, the deployment runs on the cluster, whether or not this program does. A signal
     // and a lost connection only end the watching, and the user must learn that.
     let _guard = Guard::of_all_signals();

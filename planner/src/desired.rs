@@ -356,7 +356,7 @@ fn removals<'a>(
             together::edges([spec])
                 .values()
                 .flatten()
-                .any(|on| *on == key.service.as_str())
+                .any(|edge| edge.on == key.service.as_str())
         };
         let dependents: Vec<String> = stays
             .iter()
@@ -388,7 +388,7 @@ fn removal_layers(keys: &BTreeSet<ServiceKey>, observed: &Observed) -> BTreeMap<
             .filter(|key| key.project == *project)
             .filter_map(|key| observed.services.get(key)?.spec.as_ref())
             .collect();
-        let Ok(layers) = layers(&together::edges(specs), |_| true) else {
+        let Ok(layers) = layers(&together::edges_apart(specs), |_| true) else {
             continue;
         };
         let top = layers.values().copied().max().unwrap_or(0);

@@ -1,5 +1,6 @@
-//! The order that `depends_on` asks for, as layers: a service's layer is one more than the highest
-//! of what it waits for.
+//! The order that `depends_on` asks for, as layers, of which each is carried out to its end before
+//! the next one begins. A service's layer is one more than the highest of what has to be there to
+//! its end before it, and not below the layer of what only has to have begun.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,26 @@ use uc_api::nearest::nearest;
 
 use super::error::PlanError;
 
+/// What a service depends on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Edge<'a> {
+    pub(super) on: &'a str,
+    /// It has to be in the same layer or an earlier one. Otherwise only an earlier one is enough.
+    pub(super) side_by_side: bool,
+}
+
+impl<'a> Edge<'a> {
+    /// Of a service that needs all of `on` before it begins.
+    pub(super) fn after(on: &'a str) -> Self {
+        Self {
+            on,
+            side_by_side: false,
+        }
+    }
+}
+
 /// A service and what it depends on, all in one project.
-pub(super) type Edges<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+pub(super) type Edges<'a> = BTreeMap<&'a str, Vec<Edge<'a>>>;
 
 /// The layer of each service. A dependency that is not among the services is passed over if `known`
 /// has it (it runs already), otherwise it is an error.
@@ -17,7 +36,7 @@ pub(super) fn layers<'a>(
     known: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<&'a str, u32>, PlanError> {
     for (service, dependencies) in edges {
-        for dependency in dependencies {
+        for Edge { on: dependency, .. } in dependencies {
             if !edges.contains_key(dependency) && !known(dependency) {
                 return Err(PlanError::UnknownDependency {
                     service: (*service).to_owned(),
@@ -39,8 +58,11 @@ pub(super) fn layers<'a>(
             .filter(|(service, _)| !done.contains_key(*service))
             .filter_map(|(service, dependencies)| {
                 let mut layer = 0;
-                for dependency in dependencies.iter().filter(|name| edges.contains_key(*name)) {
-                    layer = layer.max(done.get(dependency)? + 1);
+                for edge in dependencies
+                    .iter()
+                    .filter(|edge| edges.contains_key(edge.on))
+                {
+                    layer = layer.max(done.get(edge.on)? + u32::from(!edge.side_by_side));
                 }
                 Some((*service, layer))
             })
@@ -76,7 +98,7 @@ fn cycle(edges: &Edges<'_>, done: &BTreeMap<&str, u32>) -> Vec<String> {
         at = edges.get(service).and_then(|dependencies| {
             dependencies
                 .iter()
-                .copied()
+                .map(|edge| edge.on)
                 .find(|name| edges.contains_key(name) && !done.contains_key(name))
         });
     }
@@ -87,10 +109,21 @@ fn cycle(edges: &Edges<'_>, done: &BTreeMap<&str, u32>) -> Vec<String> {
 mod tests {
     use super::*;
 
+    /// `~` begins the name of one that may be side by side.
+    fn edge(on: &'static str) -> Edge<'static> {
+        on.strip_prefix('~').map_or_else(
+            || Edge::after(on),
+            |on| Edge {
+                on,
+                side_by_side: true,
+            },
+        )
+    }
+
     fn run(edges: &[(&'static str, &[&'static str])]) -> Result<Vec<(&'static str, u32)>, String> {
         let edges: Edges<'static> = edges
             .iter()
-            .map(|(name, on)| (*name, on.to_vec()))
+            .map(|(name, on)| (*name, on.iter().copied().map(edge).collect()))
             .collect();
         layers(&edges, |name| name == "elsewhere")
             .map(|found| found.into_iter().collect())
@@ -117,6 +150,23 @@ mod tests {
             ])
         );
         assert_eq!(run(&[("web", &["elsewhere"])]), Ok(vec![("web", 0)]));
+    }
+
+    #[test]
+    fn what_only_has_to_begin_is_in_the_same_layer_or_an_earlier_one() {
+        assert_eq!(
+            run(&[
+                ("web", &["~api", "~db"]),
+                ("api", &["db"]),
+                ("db", &[]),
+                ("solo", &["~db"]),
+            ]),
+            Ok(vec![("api", 1), ("db", 0), ("solo", 0), ("web", 1)])
+        );
+        assert_eq!(
+            run(&[("a", &["~b"]), ("b", &["~a"])]).unwrap_err(),
+            "services wait for each other: a -> b -> a"
+        );
     }
 
     #[test]

@@ -167,8 +167,17 @@ fn make(
             &mut retirements,
         ));
     }
-    services
-        .sort_by(|a, b| (a.layer, &a.project, &a.service).cmp(&(b.layer, &b.project, &b.service)));
+    let distances = together::distances(&wanted.targets);
+    services.sort_by_cached_key(|of| {
+        let of_plan = |(key, _): &(&ServiceKey, &u32)| {
+            key.project.as_str() == of.project && key.service.as_str() == of.service
+        };
+        let distance = distances
+            .iter()
+            .find(of_plan)
+            .map(|(_, distance)| *distance);
+        (of.layer, of.project.clone(), distance, of.service.clone())
+    });
     fn order(of: &Retirement) -> impl Ord + '_ {
         (&of.machine_name, &of.project, &of.service, &of.container_id)
     }

@@ -12,7 +12,7 @@ use uc_api::v1::{
 
 use super::desired::{Removal, Target};
 use super::error::PlanError;
-use super::layers::layers;
+use super::layers::{Edge, layers};
 use super::place::{self, Draft, Placement, Retired};
 use super::{Cluster, and, data, diff, ports, together, volume_names};
 
@@ -30,7 +30,7 @@ pub(super) fn order_of_targets(
                 edges
                     .entry(taker.spec.name.as_str())
                     .or_default()
-                    .push(giver.spec.name.as_str());
+                    .push(Edge::after(giver.spec.name.as_str()));
                 handed_over = true;
             }
         }

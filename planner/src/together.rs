@@ -2,17 +2,17 @@
 //! `service:X`) run where the other one runs and are replaced with it; those that ask for it
 //! (`depends_on.restart`) are replaced when what they depend on is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uc_api::nearest::nearest;
 use uc_api::revision::revision;
-use uc_api::v1::ServiceSpec;
+use uc_api::v1::{DependencyCondition, ServiceSpec};
 use uc_api::{ProjectName, ServiceKey};
 
 use super::Observed;
 use super::desired::Target;
 use super::error::PlanError;
-use super::layers::{Edges, layers};
+use super::layers::{Edge, Edges, layers};
 
 /// The services of its project whose namespaces a service shares, each once, by name.
 pub fn shared(spec: &ServiceSpec) -> Vec<&str> {
@@ -25,16 +25,54 @@ pub fn shared(spec: &ServiceSpec) -> Vec<&str> {
     names
 }
 
-/// What must be there before a service: what it depends on and what it shares.
+/// What must be there before a service: what it depends on and what it shares. A dependency that
+/// only has to be started may be side by side: the executor waits until it is.
 pub(super) fn edges<'a>(specs: impl IntoIterator<Item = &'a ServiceSpec>) -> Edges<'a> {
     let of = |spec: &'a ServiceSpec| {
-        let depends = spec
-            .depends_on
-            .iter()
-            .map(|dependency| dependency.service.as_str());
-        (spec.name.as_str(), depends.chain(shared(spec)).collect())
+        let depends = spec.depends_on.iter().map(|dependency| Edge {
+            on: dependency.service.as_str(),
+            side_by_side: match dependency.condition() {
+                DependencyCondition::Started | DependencyCondition::Unspecified => true,
+                DependencyCondition::Healthy | DependencyCondition::Completed => false,
+            },
+        });
+        let shared = shared(spec).into_iter().map(Edge::after);
+        (spec.name.as_str(), depends.chain(shared).collect())
     };
     specs.into_iter().map(of).collect()
+}
+
+/// The same, with each dependency apart from what depends on it.
+pub(super) fn edges_apart<'a>(specs: impl IntoIterator<Item = &'a ServiceSpec>) -> Edges<'a> {
+    let mut edges = edges(specs);
+    for edge in edges.values_mut().flatten() {
+        edge.side_by_side = false;
+    }
+    edges
+}
+
+/// How far each service is from those that depend on no other, for listings: what others depend on
+/// comes before them. Services of a cycle have no place.
+pub(super) fn distances(targets: &[Target]) -> BTreeMap<ServiceKey, u32> {
+    let mut distances = BTreeMap::new();
+    let projects: BTreeSet<&ProjectName> =
+        targets.iter().map(|target| &target.key.project).collect();
+    for project in projects {
+        let of_project = || {
+            targets
+                .iter()
+                .filter(|target| target.key.project == *project)
+        };
+        let edges = edges_apart(of_project().map(|target| &target.spec));
+        let Ok(layers) = layers(&edges, |_| true) else {
+            continue;
+        };
+        distances.extend(of_project().filter_map(|target| {
+            let distance = layers.get(target.spec.name.as_str())?;
+            Some((target.key.clone(), *distance))
+        }));
+    }
+    distances
 }
 
 /// What a service is replaced with, should it be.
@@ -53,6 +91,7 @@ pub(super) fn ranks(targets: &[Target]) -> Vec<u32> {
             let on = shared(&target.spec)
                 .into_iter()
                 .chain(restarts_with(&target.spec))
+                .map(Edge::after)
                 .collect();
             (target.spec.name.as_str(), on)
         })

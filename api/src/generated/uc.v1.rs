@@ -3976,6 +3976,9 @@ pub struct ExecuteRequest {
     pub request: ::core::option::Option<PlanRequest>,
     #[prost(string, tag = "2")]
     pub digest: ::prost::alloc::string::String,
+    /// Does not wait until new replicas are healthy: it is enough that they start.
+    #[prost(bool, tag = "3")]
+    pub skip_health: bool,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -9261,6 +9264,8 @@ pub struct DeploymentJournal {
     /// later, whatever the clocks say.
     #[prost(string, repeated, tag = "10")]
     pub known_deployments: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "11")]
+    pub skip_health: bool,
 }
 /// A service that a deployment touches, as it was before.
 #[derive(serde::Serialize, serde::Deserialize)]

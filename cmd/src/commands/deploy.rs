@@ -6,7 +6,7 @@ use clap::Args;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{DesiredServices, PlanRequest};
 
-use crate::args::{Output, Yes};
+use crate::args::{Output, SkipHealth, Yes};
 use crate::commands::conflicts;
 use crate::compose::{self, ProjectArgs, Show};
 use crate::connect::{self, Globals};
@@ -43,6 +43,8 @@ pub(crate) struct DeployArgs {
     /// Show the plan and change nothing, as `uc plan` does; exits with code 0
     #[arg(short = 'n', long)]
     dry_run: bool,
+    #[command(flatten)]
+    health: SkipHealth,
     #[command(flatten)]
     output: Output,
 }
@@ -95,6 +97,7 @@ pub(crate) async fn plan(args: PlanArgs, ui: &Ui, globals: &Globals) -> CliResul
         build: BuildFlags::default(),
         no_build: false,
         dry_run: true,
+        health: SkipHealth { skip_health: false },
         output: args.output,
     };
     Ok(match deploy(args, ui, globals).await? {
@@ -172,12 +175,10 @@ async fn deploy(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResult<Outco
         change: Some(Change::Deploy(desired)),
     };
     let options = Options {
-        action: Action::Deploy,
-        yes: args.yes.yes,
-        confirmed: None,
         dry_run: args.dry_run,
-        json,
+        skip_health: args.health.skip_health,
         document,
+        ..Options::new(Action::Deploy, args.yes, args.output)
     };
     // Before the question, because a deployment resolves the conflicts of the services it changes.
     conflicts::note(ui, &client).await?;

@@ -1,7 +1,5 @@
 //! `uc rm`
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{PlanRequest, RemoveServices};
@@ -51,14 +49,7 @@ pub(crate) async fn run(args: RmArgs, ui: &Ui, globals: &Globals) -> CliResult {
     let request = PlanRequest {
         change: Some(change),
     };
-    let options = Options {
-        action: Action::Remove,
-        yes: args.yes.yes,
-        confirmed: None,
-        dry_run: false,
-        json: args.output.is_json(),
-        document: BTreeMap::new(),
-    };
+    let options = Options::new(Action::Remove, args.yes, args.output);
     rollout::run(ui, &client, request, &Contents::default(), &options)
         .await
         .map(drop)

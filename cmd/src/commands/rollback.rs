@@ -1,12 +1,10 @@
 //! `uc rollback`
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{PlanRequest, RollBackServices};
 
-use crate::args::{Output, Yes};
+use crate::args::{Output, SkipHealth, Yes};
 use crate::compose;
 use crate::connect::Globals;
 use crate::error::CliResult;
@@ -38,6 +36,8 @@ pub(crate) struct RollbackArgs {
     #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
+    health: SkipHealth,
+    #[command(flatten)]
     yes: Yes,
     #[command(flatten)]
     output: Output,
@@ -54,12 +54,9 @@ pub(crate) async fn run(args: RollbackArgs, ui: &Ui, globals: &Globals) -> CliRe
         change: Some(change),
     };
     let options = Options {
-        action: Action::RollBack,
-        yes: args.yes.yes,
-        confirmed: None,
         dry_run: args.dry_run,
-        json: args.output.is_json(),
-        document: BTreeMap::new(),
+        skip_health: args.health.skip_health,
+        ..Options::new(Action::RollBack, args.yes, args.output)
     };
     rollout::run(ui, &client, request, &Contents::default(), &options)
         .await

@@ -1,13 +1,11 @@
 //! `uc scale`
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use uc_api::layout::MAX_REPLICAS;
 use uc_api::v1::plan_request::Change;
 use uc_api::v1::{PlanRequest, ScaleService};
 
-use crate::args::{Output, Yes};
+use crate::args::{Output, SkipHealth, Yes};
 use crate::compose;
 use crate::connect::Globals;
 use crate::error::{CliError, CliResult};
@@ -33,6 +31,8 @@ pub(crate) struct ScaleArgs {
     // Parsed by `wanted`, so that an invalid number is reported in our words.
     #[arg(value_name = "N", allow_negative_numbers = true)]
     replicas: Option<String>,
+    #[command(flatten)]
+    health: SkipHealth,
     #[command(flatten)]
     yes: Yes,
     #[command(flatten)]
@@ -88,12 +88,8 @@ pub(crate) async fn run(args: ScaleArgs, ui: &Ui, globals: &Globals) -> CliResul
         change: Some(Change::Scale(wanted)),
     };
     let options = Options {
-        action: Action::Scale,
-        yes: args.yes.yes,
-        confirmed: None,
-        dry_run: false,
-        json: args.output.is_json(),
-        document: BTreeMap::new(),
+        skip_health: args.health.skip_health,
+        ..Options::new(Action::Scale, args.yes, args.output)
     };
     rollout::run(ui, &client, request, &Contents::default(), &options)
         .await

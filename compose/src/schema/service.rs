@@ -489,7 +489,7 @@ const DEPENDENCY: &[Key] = &[
             "service_healthy",
             "service_completed_successfully",
         ]),
-        "state that the dependency must reach first",
+        "state that the dependency must reach first; a list of names means `service_started`",
     ),
     honoured(
         "required",

@@ -1,5 +1,6 @@
 //! Carries out a plan, step by step, on the machines it names. Layers one after another, the
-//! services of a layer side by side; in a service steps run in the plan's order and replicas are
+//! services of a layer side by side, except that each waits until those that it depends on run; in
+//! a service steps run in the plan's order and replicas are
 //! replaced as its update policy says. A step that fails takes itself back (the replica it would
 //! have replaced serves again) and, unless the policy tolerates it, ends the execution. Then
 //! [`take_back`] undoes the steps before it.
@@ -17,9 +18,11 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use uc_api::Failure;
 use uc_api::v1::{
-    ChangeEnded, Plan, ReplicaChange, ReplicaRecord, ServiceSpec, StepPhase, VolumeSpec,
+    ChangeEnded, Plan, ReplicaChange, ReplicaRecord, ServicePlan, ServiceSpec, StepPhase,
+    VolumeSpec,
 };
 
+use self::dependencies::FailedServices;
 pub(super) use self::events::{Progress, progress};
 use super::journal::Journal;
 use crate::cluster::events::Events;
@@ -77,6 +80,8 @@ pub(super) struct Execution<'a> {
     pub machines: &'a [String],
     /// Names the deployment on its containers.
     pub deployment: &'a str,
+    /// New replicas only have to start, and dependencies as well.
+    pub skip_health: bool,
     /// What was done before, and what is being done.
     pub journal: &'a Journal,
 }
@@ -108,13 +113,21 @@ pub(super) async fn execute(
 ) -> Result<Vec<Failure>, Stopped> {
     create_volumes(fleet, execution.plan, events).await?;
     let mut failed = Vec::new();
+    let failed_services = FailedServices::default();
     for layer in layers(execution.plan) {
         let services = execution
             .plan
             .services
             .iter()
             .filter(|service| service.layer == layer);
-        let run = |one| service::run_service(fleet, execution, one, events);
+        let run = async |one: &ServicePlan| {
+            let result =
+                service::run_service(fleet, execution, one, &failed_services, events).await;
+            if !matches!(&result, Ok(failed) if failed.is_empty()) {
+                failed_services.add(&one.service);
+            }
+            result
+        };
         let mut stopped: Option<Stopped> = None;
         for result in join_all(services.map(run)).await {
             match result {

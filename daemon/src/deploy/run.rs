@@ -52,23 +52,32 @@ pub(crate) async fn plan_request(member: &Member, request: &PlanRequest) -> Resu
     Ok(plan)
 }
 
+/// What a deployment is to do.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) request: PlanRequest,
+    /// Of the plan that was confirmed.
+    pub(crate) digest: String,
+    /// The id of the new deployment.
+    pub(crate) deployment: String,
+    /// New replicas only have to start.
+    pub(crate) skip_health: bool,
+}
+
 /// Starts the deployment. It continues whether or not its events are read. Fails if the plan is not
 /// the one with this digest.
-pub(crate) async fn start(
-    member: Arc<Member>,
-    request: PlanRequest,
-    digest: String,
-    deployment: String,
-) -> Result<Events, Failure> {
+pub(crate) async fn start(member: Arc<Member>, order: Order) -> Result<Events, Failure> {
     let (started, answer) = oneshot::channel();
     let task_member = Arc::clone(&member);
     // A task of its own, so that nothing is left locked when the caller hangs up.
     member.tasks.spawn(async move {
         let member = &task_member;
         let begun = async {
-            let request = resolve(&member.cluster(), &member.store.snapshot(), request)?;
-            let agreed = Agreed::take(member, &request, &digest, &deployment).await?;
-            match begin(member, &agreed.planned, request, deployment).await {
+            let snapshot = member.store.snapshot();
+            let request = resolve(&member.cluster(), &snapshot, order.request)?;
+            let order = Order { request, ..order };
+            let agreed = Agreed::take(member, &order).await?;
+            match begin(member, &agreed.planned, order).await {
                 Ok(journal) => Ok((agreed, journal)),
                 Err(failure) => {
                     agreed.lock.release().await;
@@ -93,21 +102,18 @@ pub(crate) async fn start(
 }
 
 /// Writes the deployment down, before anything is done.
-async fn begin(
-    member: &Member,
-    planned: &Planned,
-    request: PlanRequest,
-    deployment: String,
-) -> Result<Journal, Failure> {
+async fn begin(member: &Member, planned: &Planned, order: Order) -> Result<Journal, Failure> {
+    let deployment = order.deployment;
     let up = planned.observed.machines.iter().filter(|of| of.up);
     let content = DeploymentJournal {
         deployment_id: deployment.clone(),
-        request: Some(request),
+        request: Some(order.request),
         plan: Some(planned.plan.clone()),
         specs: planned.specs.clone(),
         previous: previous_of(&planned.plan, &planned.observed.services),
         machines: up.map(|machine| machine.id.to_string()).collect(),
         known_deployments: known_deployments(member, &planned.plan),
+        skip_health: order.skip_health,
         ..DeploymentJournal::default()
     };
     let journal = Journal::begin_deployment(&member.paths.deployments(), content).await?;
@@ -158,16 +164,11 @@ struct Agreed {
 }
 
 impl Agreed {
-    async fn take(
-        member: &Arc<Member>,
-        request: &PlanRequest,
-        digest: &str,
-        deployment: &str,
-    ) -> Result<Self, Failure> {
-        let projects = projects(request, &known_services(&member.cluster()))?;
+    async fn take(member: &Arc<Member>, order: &Order) -> Result<Self, Failure> {
+        let projects = projects(&order.request, &known_services(&member.cluster()))?;
         Journal::refuse_left(&member.paths.deployments(), &member.executing, &projects)?;
-        let lock = Lock::take(member, projects.clone(), deployment).await?;
-        match confirmed(member, request, digest, &projects).await {
+        let lock = Lock::take(member, projects.clone(), &order.deployment).await?;
+        match confirmed(member, &order.request, &order.digest, &projects).await {
             Ok(planned) => Ok(Self { planned, lock }),
             Err(failure) => {
                 lock.release().await;
@@ -218,6 +219,7 @@ struct Run<'a> {
     failure: Option<Failure>,
     /// How it ended, if it had when the daemon stopped.
     finished: Option<DeployFinished>,
+    skip_health: bool,
     /// Cancelled by a user.
     cancel: CancellationToken,
 }
@@ -267,6 +269,7 @@ impl<'a> Run<'a> {
             machines: content.machines,
             failure: content.failure.map(Failure::from),
             finished: content.finished,
+            skip_health: content.skip_health,
             cancel,
         }
     }
@@ -382,6 +385,7 @@ impl<'a> Run<'a> {
             specs: &self.specs,
             machines: &self.machines,
             deployment: &self.deployment,
+            skip_health: self.skip_health,
             journal: self.journal,
         }
     }

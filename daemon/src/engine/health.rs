@@ -51,6 +51,8 @@ pub(crate) enum Verdict {
     Ready,
     /// The container failed; the text gives the cause.
     Failed(String),
+    /// It runs, but its healthcheck failed; the text says how often.
+    Unhealthy(String),
     /// The container did neither within the time limit.
     TimedOut(Duration),
 }
@@ -162,7 +164,7 @@ fn judge_readiness(
         Some(limits) => match record.health() {
             v1::Health::Healthy if healthy >= monitor.unwrap_or(Duration::ZERO) => Verdict::Ready,
             v1::Health::Healthy => Verdict::Wait,
-            v1::Health::Unhealthy => Verdict::Failed(format!(
+            v1::Health::Unhealthy => Verdict::Unhealthy(format!(
                 "its healthcheck failed {} in a row",
                 times(limits.retries)
             )),
@@ -291,7 +293,7 @@ mod tests {
         assert_eq!(after(&with_health(v1::Health::Healthy), 0), Verdict::Ready);
         assert_eq!(
             after(&with_health(v1::Health::Unhealthy), 0),
-            Verdict::Failed("its healthcheck failed 3 times in a row".into())
+            Verdict::Unhealthy("its healthcheck failed 3 times in a row".into())
         );
     }
 
@@ -311,7 +313,7 @@ mod tests {
         assert_eq!(watch(monitor, 200, late), (135, Verdict::Ready));
         let failing = with_health(v1::Health::Unhealthy);
         let verdict = watch(monitor, 9, |_| failing.clone()).1;
-        assert!(matches!(verdict, Verdict::Failed(_)));
+        assert!(matches!(verdict, Verdict::Unhealthy(_)));
         let running = container(v1::ReplicaState::Running, None);
         assert_eq!(watch(monitor, 9, |_| running.clone()), (5, Verdict::Ready));
     }

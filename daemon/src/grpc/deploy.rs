@@ -140,11 +140,20 @@ impl Deploy for DeployApi {
         request: Request<ExecuteRequest>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         let member = self.app.member()?;
-        let ExecuteRequest { request, digest } = request.into_inner();
+        let ExecuteRequest {
+            request,
+            digest,
+            skip_health,
+        } = request.into_inner();
         let request = request
             .ok_or_else(|| Failure::new(Code::Invalid, "the request has no plan to execute"))?;
-        let deployment = format!("{:016x}", rand::random::<u64>());
-        let events = run::start(member, request, digest, deployment).await?;
+        let order = run::Order {
+            request,
+            digest,
+            deployment: format!("{:016x}", rand::random::<u64>()),
+            skip_health,
+        };
+        let events = run::start(member, order).await?;
         Ok(Response::new(Box::pin(events.subscribe().map(Ok))))
     }
 

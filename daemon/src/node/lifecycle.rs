@@ -24,6 +24,10 @@ pub(super) const PUBLISH_LIMIT: Duration = Duration::from_secs(2);
 /// Containers that a reset removes at the same time.
 const PARALLEL_REMOVALS: usize = 8;
 
+/// What to do about a container that runs and is not healthy.
+const WRONG_HEALTHCHECK: &str = "if the healthcheck is wrong (for example, its command is not in the image), correct it; `--skip-health` \
+     deploys without waiting for it";
+
 impl NodeService {
     /// Starts a replica. One that already runs is left alone.
     pub(super) async fn start_container(&self, container: &Container) -> Result<(), Failure> {
@@ -59,13 +63,18 @@ impl NodeService {
                 Verdict::Failed(why) => {
                     Failure::new(Code::Refused, format!("`{name}` is not ready: {why}"))
                 }
+                Verdict::Unhealthy(why) => {
+                    Failure::new(Code::Refused, format!("`{name}` is not ready: {why}"))
+                        .hint(WRONG_HEALTHCHECK)
+                }
                 Verdict::TimedOut(limit) => Failure::new(
                     Code::TimedOut,
                     format!(
                         "`{name}` did not become healthy within {} s",
                         limit.as_secs()
                     ),
-                ),
+                )
+                .hint(WRONG_HEALTHCHECK),
             };
             return Err(failure.log_tail(logs::tail(&*self.engine, id, LOG_TAIL).await));
         }

@@ -185,8 +185,13 @@ async fn deploy_here(
             }
         }
     }
-    let deployment = automatic_id("global");
-    let started = run::start(Arc::clone(member), request, plan.digest, deployment).await?;
+    let order = run::Order {
+        request,
+        digest: plan.digest,
+        deployment: automatic_id("global"),
+        skip_health: false,
+    };
+    let started = run::start(Arc::clone(member), order).await?;
     let mut events = pin!(started.subscribe());
     // If the daemon stops, the deployment has no outcome, and the stream ends without it.
     drop(started);

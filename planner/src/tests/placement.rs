@@ -615,7 +615,7 @@ fn a_port_is_handed_over_one_after_the_other() {
             b.clone().port(83),
             service("c", 1).after("a")
         ]),
-        Ok("b0 a1 c2".into())
+        Ok("b0 a1 c1".into())
     );
     assert_eq!(
         layers(&[a.clone().port(80), b.clone().port(81)]),

@@ -371,3 +371,31 @@ services:
         .collect();
     assert_eq!(before, now, "app was touched");
 }
+
+#[test]
+fn healthcheck_that_cannot_succeed_holds_up_no_other_service_and_can_be_skipped() {
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
+    let services = "services:\n  \
+         slow:\n    @busybox\n    command: [\"sleep\", \"9999\"]\n    stop_grace_period: 0s\n    \
+         healthcheck: {test: [CMD, curl, -f, \"http://localhost\"], interval: 1s, retries: 5, start_period: 10s}\n  \
+         quick:\n    @busybox\n    command: [\"sleep\", \"9999\"]\n    stop_grace_period: 0s\n    depends_on: [slow]\n  \
+         patient:\n    @busybox\n    command: [\"sleep\", \"9999\"]\n    stop_grace_period: 0s\n    \
+         depends_on: {slow: {condition: service_healthy}}\n";
+    let file = cluster.compose("wrongcheck", services);
+    let failed = cluster.ends(3, &["deploy", "-y", "-f", &file]);
+    let quick_is_done = failed.stderr.find("✔ + wrongcheck/quick");
+    let slow_failed = failed.stderr.find("its healthcheck failed");
+    assert!(
+        quick_is_done.is_some() && quick_is_done < slow_failed,
+        "{failed}"
+    );
+    assert!(failed.stderr.contains("--skip-health"), "{failed}");
+    nothing_left(&cluster, "wrongcheck");
+    cluster.ok(&["deploy", "-y", "--skip-health", "-f", &file]);
+    for service in ["slow", "quick", "patient"] {
+        let replicas = cluster.replicas(service);
+        assert!(replicas.len() == 1 && replicas[0].current, "{replicas:?}");
+    }
+}

@@ -185,12 +185,8 @@ async fn execute(
     }
     for Part { request, plan } in parts {
         let options = Options {
-            action: Action::Drain,
-            yes: args.yes.yes,
             confirmed: Some(plan.digest),
-            dry_run: false,
-            json: args.output.is_json(),
-            document: BTreeMap::new(),
+            ..Options::new(Action::Drain, args.yes, args.output)
         };
         let (report, result) =
             rollout::carry_out(ui, client, request, &Contents::default(), &options).await;

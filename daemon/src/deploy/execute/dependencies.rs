@@ -1,10 +1,15 @@
 //! Waiting for the conditions of `depends_on`.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
-use uc_api::v1::{DependencyCondition, Health, Kept, ReplicaRecord, ReplicaState, ServiceSpec};
+use uc_api::v1::{
+    DependencyCondition, Health, Kept, ReplicaAction, ReplicaRecord, ReplicaState, ReplicaStep,
+    ServiceSpec,
+};
 use uc_api::{Code, Failure};
 
 use super::{Execution, Fleet};
@@ -27,75 +32,121 @@ pub(super) fn runs_to_completion(execution: Execution<'_>, service: &str) -> boo
         })
 }
 
+/// The services of which a replica failed in this execution. Whoever waits for one of them to start
+/// does not go on waiting.
+#[derive(Debug, Default)]
+pub(super) struct FailedServices(Mutex<BTreeSet<String>>);
+
+impl FailedServices {
+    fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, service: &str) {
+        self.names().insert(service.to_owned());
+    }
+
+    fn has(&self, service: &str) -> bool {
+        self.names().contains(service)
+    }
+}
+
 /// Until every dependency of the service is what its condition wants.
 pub(super) async fn wait_for_dependencies(
     fleet: &dyn Fleet,
     execution: Execution<'_>,
     spec: &ServiceSpec,
+    failed: &FailedServices,
     events: &Events,
 ) -> Result<(), Failure> {
     for dependency in &spec.depends_on {
-        let wanted = dependency.condition();
+        let service = &dependency.service;
+        let wanted = match dependency.condition() {
+            DependencyCondition::Healthy if !execution.skip_health => DependencyCondition::Healthy,
+            DependencyCondition::Completed => DependencyCondition::Completed,
+            _ => DependencyCondition::Started,
+        };
         let deadline = Instant::now() + DEPENDENCY_LIMIT;
         let mut told = false;
         loop {
-            let replicas = replicas_of(
-                fleet,
-                execution.machines,
-                &spec.project,
-                &dependency.service,
-            )
-            .await;
-            let met = match &replicas {
-                Ok(replicas) => condition_met(wanted, replicas),
-                // A replica there may still run.
-                Err(known) if wanted == DependencyCondition::Completed => {
-                    match condition_met(wanted, known) {
-                        Met::Yes => Met::NotYet,
-                        other => other,
-                    }
-                }
-                Err(known) => condition_met(wanted, known),
-            };
+            // Asked first: it can fail while it is looked at.
+            let has_failed = failed.has(service);
+            let met = look(fleet, execution, &spec.project, service, wanted).await;
             match met {
                 Met::Yes => break,
                 Met::Never(reason) => {
                     return Err(Failure::new(
                         Code::Refused,
-                        format!(
-                            "{} depends on {}, which {reason}",
-                            spec.name, dependency.service
-                        ),
+                        format!("{} depends on {service}, which {reason}", spec.name),
                     )
-                    .hint(format!("see `uc logs {}`", dependency.service)));
+                    .hint(format!("see `uc logs {service}`")));
+                }
+                Met::NotYet if has_failed => {
+                    let message = format!("{} depends on {service}, which failed", spec.name);
+                    return Err(Failure::new(Code::Refused, message)
+                        .hint(format!("see `uc logs {service}`")));
                 }
                 Met::NotYet if Instant::now() >= deadline => {
                     return Err(Failure::new(
                         Code::TimedOut,
                         format!(
-                            "{} waited {} s for {} to be {}",
+                            "{} waited {} s for {service} to be {}",
                             spec.name,
                             DEPENDENCY_LIMIT.as_secs(),
-                            dependency.service,
                             condition_name(wanted)
                         ),
                     )
-                    .hint(format!("see `uc ps` and `uc logs {}`", dependency.service)));
+                    .hint(format!("see `uc ps` and `uc logs {service}`")));
                 }
                 Met::NotYet => {}
             }
             if !told {
                 told = true;
                 let state = condition_name(wanted);
-                events.notice(format!(
-                    "{} waits for {} to be {state}",
-                    spec.name, dependency.service
-                ));
+                events.notice(format!("{} waits for {service} to be {state}", spec.name));
             }
             sleep(DEPENDENCY_POLL).await;
         }
     }
     Ok(())
+}
+
+/// Whether a dependency is what its condition wants now.
+async fn look(
+    fleet: &dyn Fleet,
+    execution: Execution<'_>,
+    project: &str,
+    service: &str,
+    wanted: DependencyCondition,
+) -> Met {
+    let replicas = replicas_of(fleet, execution.machines, project, service).await;
+    let (replicas, complete) = match replicas {
+        Ok(replicas) => (replicas, true),
+        Err(known) => (known, false),
+    };
+    let counts = |replica: &ReplicaRecord| {
+        wanted != DependencyCondition::Started
+            || new_revision(execution, service).is_none_or(|new| replica.revision == new)
+    };
+    let replicas: Vec<ReplicaRecord> = replicas.into_iter().filter(counts).collect();
+    match condition_met(wanted, &replicas) {
+        // A replica on a machine that did not answer may still run.
+        Met::Yes if !complete && wanted == DependencyCondition::Completed => Met::NotYet,
+        met => met,
+    }
+}
+
+/// What the new replicas of a service run, if this execution makes some: those that they replace do
+/// not count as started.
+fn new_revision<'a>(execution: Execution<'a>, service: &str) -> Option<&'a str> {
+    let mut services = execution.plan.services.iter();
+    let of_plan = services.find(|of| of.service == service)?;
+    let makes = |step: &ReplicaStep| step.action() != ReplicaAction::Remove;
+    of_plan
+        .steps
+        .iter()
+        .any(makes)
+        .then_some(of_plan.revision.as_str())
 }
 
 /// The replicas of the service. `Err` has those of the machines that answered, if one did not.
@@ -142,7 +193,8 @@ fn condition_met(condition: DependencyCondition, replicas: &[ReplicaRecord]) -> 
     let running = |replica: &&ReplicaRecord| replica.state() == ReplicaState::Running;
     match condition {
         DependencyCondition::Started | DependencyCondition::Unspecified => {
-            if replicas.iter().any(|replica| running(&replica)) {
+            let begun = |replica: &ReplicaRecord| running(&replica) || replica.finished;
+            if replicas.iter().any(begun) {
                 Met::Yes
             } else {
                 Met::NotYet

@@ -10,7 +10,7 @@ use uc_api::v1::{
     FailureAction, PreDeployStep, ReplicaAction, ReplicaStep, ServicePlan, ServiceSpec, StepPhase,
 };
 
-use super::dependencies::wait_for_dependencies;
+use super::dependencies::{FailedServices, wait_for_dependencies};
 use super::events::progress;
 use super::step::run_step;
 use super::{Execution, Fleet, NewReplica, Stopped};
@@ -80,6 +80,7 @@ pub(super) async fn run_service(
     fleet: &dyn Fleet,
     execution: Execution<'_>,
     service: &ServicePlan,
+    failed_services: &FailedServices,
     events: &Events,
 ) -> Result<Vec<Failure>, Stopped> {
     let spec = execution.specs.get(&service.service);
@@ -89,7 +90,7 @@ pub(super) async fn run_service(
         && service.steps.iter().any(adds)
     {
         let ready = async {
-            wait_for_dependencies(fleet, execution, spec, events).await?;
+            wait_for_dependencies(fleet, execution, spec, failed_services, events).await?;
             match &service.pre_deploy {
                 Some(step) => pre_deploy(fleet, execution, service, step, spec, events).await,
                 None => Ok(()),

@@ -40,7 +40,7 @@ pub(super) fn changes(
             spec: Some(spec.clone()),
             revision: service.revision.clone(),
             monitor_ms: update.monitor_ms,
-            no_wait: runs_to_completion(execution, &service.service),
+            no_wait: execution.skip_health || runs_to_completion(execution, &service.service),
             stop_first,
             // Started first, the new one takes over, and clients have to learn its address.
             alone: stop_first && service.desired == 1,
