@@ -281,14 +281,14 @@ fn report(cases: &mut [Case], with_rival: bool) -> anyhow::Result<()> {
         value: rival_p50,
         ratio: Budget::AtMost(PART),
     };
-    let rival = Some(rival).filter(|_| with_rival);
+    let rivals = Vec::from_iter(Some(rival).filter(|_| with_rival));
     let budget = Budget::AtMost(if with_rival {
         rival_p50 * PART
     } else {
         SLOWEST
     });
     Figure {
-        rival,
+        rivals,
         ..Figure::new("compose/config_p50", p50, "ms", budget)
     }
     .report()?;

@@ -10,6 +10,8 @@ pub(crate) enum Budget {
     AtMost(f64),
     /// No less than this.
     AtLeast(f64),
+    /// Anything: it is measured to be compared.
+    Free,
 }
 
 /// What another program did in the same run.
@@ -22,20 +24,22 @@ pub(crate) struct Rival {
 }
 
 /// One measured figure.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
     /// `BENCH/figure`.
     pub(crate) name: &'static str,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
     pub(crate) budget: Budget,
-    pub(crate) rival: Option<Rival>,
+    pub(crate) rivals: Vec<Rival>,
 }
 
 impl Budget {
-    fn limit(self) -> f64 {
+    /// `None` if anything is allowed.
+    fn limit(self) -> Option<f64> {
         match self {
-            Self::AtMost(limit) | Self::AtLeast(limit) => limit,
+            Self::AtMost(limit) | Self::AtLeast(limit) => Some(limit),
+            Self::Free => None,
         }
     }
 
@@ -43,6 +47,7 @@ impl Budget {
         match self {
             Self::AtMost(limit) => value <= limit,
             Self::AtLeast(limit) => value >= limit,
+            Self::Free => true,
         }
     }
 }
@@ -55,7 +60,7 @@ impl Figure {
             value,
             unit,
             budget,
-            rival: None,
+            rivals: Vec::new(),
         }
     }
 
@@ -65,10 +70,16 @@ impl Figure {
 
     /// Within the budget, and far enough from the rival.
     pub(crate) fn is_within(&self) -> bool {
-        let beside = self
-            .rival
-            .is_none_or(|rival| rival.ratio.holds(Self::ratio(&rival, self.value)));
-        self.budget.holds(self.value) && beside
+        let keeps = |rival: &Rival| rival.ratio.holds(Self::ratio(rival, self.value));
+        self.budget.holds(self.value) && self.rivals.iter().all(keeps)
+    }
+
+    /// Whether it can be over anything.
+    fn has_verdict(&self) -> bool {
+        let ratios = self.rivals.iter().map(|rival| rival.ratio);
+        ratios
+            .chain([self.budget])
+            .any(|budget| budget.limit().is_some())
     }
 
     /// Writes the line to standard output.
@@ -96,15 +107,13 @@ impl fmt::Display for Figure {
             value,
             unit,
             budget,
-            rival,
+            rivals,
         } = self;
-        write!(
-            f,
-            "{name} {} {unit} budget={}",
-            short(*value),
-            short(budget.limit())
-        )?;
-        if let Some(rival) = rival {
+        write!(f, "{name} {} {unit}", short(*value))?;
+        if let Some(limit) = budget.limit() {
+            write!(f, " budget={}", short(limit))?;
+        }
+        for rival in rivals {
             let ratio = Self::ratio(rival, *value);
             write!(
                 f,
@@ -114,7 +123,11 @@ impl fmt::Display for Figure {
                 short(ratio)
             )?;
         }
-        f.write_str(if self.is_within() { " within" } else { " over" })
+        match (self.has_verdict(), self.is_within()) {
+            (false, _) => Ok(()),
+            (true, true) => f.write_str(" within"),
+            (true, false) => f.write_str(" over"),
+        }
     }
 }
 
@@ -181,7 +194,7 @@ mod tests {
             ratio: Budget::AtLeast(5.0),
         };
         let figure = Figure {
-            rival: Some(rival),
+            rivals: vec![rival],
             ..Figure::new("store/writes_64", 6_000.0, "/s", Budget::AtLeast(5_000.0))
         };
         assert_eq!(
@@ -199,10 +212,37 @@ mod tests {
         assert!(
             !Figure {
                 value: 4_999.0,
-                rival: None,
+                rivals: Vec::new(),
                 ..figure
             }
             .is_within()
+        );
+    }
+
+    #[test]
+    fn line_shows_all_rivals_and_no_verdict_without_a_budget() {
+        let rival = |name, value| Rival {
+            name,
+            value,
+            ratio: Budget::Free,
+        };
+        let figure = Figure {
+            rivals: vec![rival("docker-run", 2.0), rival("swarm", 4.0)],
+            ..Figure::new("deploy/first_ended", 3.0, "s", Budget::Free)
+        };
+        assert_eq!(
+            figure.to_string(),
+            "deploy/first_ended 3.00 s rival=docker-run rival_value=2.00 ratio=1.50 \
+             rival=swarm rival_value=4.00 ratio=0.75"
+        );
+        let figure = Figure {
+            budget: Budget::AtMost(2.6),
+            ..figure
+        };
+        assert_eq!(
+            figure.to_string(),
+            "deploy/first_ended 3.00 s budget=2.60 rival=docker-run rival_value=2.00 ratio=1.50 \
+             rival=swarm rival_value=4.00 ratio=0.75 over"
         );
     }
 }

@@ -1,13 +1,15 @@
-//! Benchmarks of the record store, of replication, of the daemon and of reading compose files:
-//! `cargo xtask bench store|replication|daemon|compose`. Figures go to standard output, one per
-//! line, and everything else to standard error. The program starts itself again as the machines of
-//! a cluster, so that each has its own memory, threads and file.
+//! Benchmarks of the record store, of replication, of the daemon, of reading compose files and of
+//! deployments: `cargo xtask bench store|replication|daemon|compose|deploy`. Figures go to standard
+//! output, one per line, and everything else to standard error. The program starts itself again as
+//! the machines of a cluster, so that each has its own memory, threads and file; those of `deploy`
+//! are the testbed's.
 
 mod churn;
 mod client;
 mod cluster;
 mod compose;
 mod daemon;
+mod deploy;
 mod disk;
 mod etcd;
 mod figure;
@@ -52,6 +54,7 @@ async fn run(arguments: &[String]) -> anyhow::Result<()> {
         ["replication"] => until_terminated(replication::run()).await,
         ["daemon", ucd] => until_terminated(daemon::run(&PathBuf::from(ucd))).await,
         ["compose", uc] => compose::run(&PathBuf::from(uc)),
+        ["deploy", programs, testbed] => deploy::run(&PathBuf::from(programs), &testbed.parse()?),
         // The program's own children.
         ["machine", number, directory] => {
             machine::run(number.parse()?, &PathBuf::from(directory)).await
@@ -67,7 +70,9 @@ async fn run(arguments: &[String]) -> anyhow::Result<()> {
         ["daemon-peer", directory, measured] => {
             daemon::run_peer(&PathBuf::from(directory), measured).await
         }
-        _ => bail!("usage: uc-bench store|replication|daemon UCD|compose UC"),
+        _ => {
+            bail!("usage: uc-bench store|replication|daemon UCD|compose UC|deploy PROGRAMS TESTBED")
+        }
     }
 }
 

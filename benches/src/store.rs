@@ -124,7 +124,7 @@ fn compare(
     };
     let figure = Figure::new(rate, ours.rate, "/s", Budget::AtLeast(budget));
     Figure {
-        rival: Some(rival),
+        rivals: vec![rival],
         ..figure
     }
     .report()?;
@@ -138,7 +138,7 @@ fn compare(
             ratio: Budget::AtMost(1.0),
         };
         Figure {
-            rival: Some(rival),
+            rivals: vec![rival],
             ..figure
         }
         .report()?;

@@ -24,19 +24,21 @@ impl Binaries {
     /// `root`.
     pub fn find_or_build(root: &Path) -> anyhow::Result<Self> {
         if let Some(directory) = env::var_os(BIN_DIR).filter(|value| !value.is_empty()) {
-            let binaries = Self {
-                directory: PathBuf::from(directory),
-            };
-            for program in [binaries.uc(), binaries.ucd()] {
-                ensure!(
-                    program.is_file(),
-                    "{BIN_DIR} is set, but {} does not exist",
-                    program.display()
-                );
-            }
-            return Ok(binaries);
+            return Self::in_directory(Path::new(&directory))
+                .with_context(|| format!("{BIN_DIR} is set"));
         }
         Self::build(root)
+    }
+
+    /// Those in a directory, which has install.sh as well.
+    pub fn in_directory(directory: &Path) -> anyhow::Result<Self> {
+        let binaries = Self {
+            directory: directory.to_owned(),
+        };
+        for program in [binaries.uc(), binaries.ucd()] {
+            ensure!(program.is_file(), "{} does not exist", program.display());
+        }
+        Ok(binaries)
     }
 
     /// Builds them with cargo (profile dev) from the repository at `root`.

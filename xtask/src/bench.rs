@@ -1,12 +1,19 @@
 //! `cargo xtask bench`: prints figures and their budgets, one per line. The build is that of a
 //! release without link-time optimisation.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::Value;
+use uc_testbed::{Claim, Testbed, TestbedName};
 
+use crate::guard::Guard;
 use crate::process;
+
+/// The testbed that the benchmark `deploy` starts.
+const DEPLOY_TESTBED: &str = "bench-deploy";
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +38,9 @@ enum Name {
     Daemon,
     /// `uc config` over real compose files, beside Docker Compose itself
     Compose,
+    /// First deployment and update of 12 replicas on three machines of the testbed, beside `docker
+    /// run` and Docker Swarm; needs root
+    Deploy,
     /// 1,000 simulated machines, 50 ms round trip, 1 % loss: how soon all see a write, and what it
     /// costs
     Sim,
@@ -43,6 +53,7 @@ impl Name {
             Self::Replication => &["--package", "uc-bench", "--", "replication"],
             Self::Daemon => &["--package", "uc-bench", "--", "daemon"],
             Self::Compose => &["--package", "uc-bench", "--", "compose"],
+            Self::Deploy => &["--package", "uc-bench", "--", "deploy"],
             Self::Sim => &[
                 "--package",
                 "uc-cluster-state",
@@ -73,10 +84,36 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         (Name::Daemon, Some(ucd)) => {
             bench.arg(std::path::absolute(ucd)?);
         }
+        (Name::Deploy, None) => return run_deploy(root, &mut bench),
         (_, Some(_)) => bail!("only `daemon` measures the program of `--ucd`"),
         (_, None) => {}
     }
     process::run(&mut bench)
+}
+
+/// Runs `deploy`, and removes its machines also if it is interrupted.
+fn run_deploy(root: &Path, bench: &mut Command) -> anyhow::Result<()> {
+    let (uc, ucd) = (
+        built(root, "uc-cmd", "uc")?,
+        built(root, "uc-daemon", "ucd")?,
+    );
+    let install = root.join("install.sh");
+    // Where `uc machine init` looks for what it installs.
+    let programs = root.join("target/bench/programs");
+    fs::create_dir_all(&programs)?;
+    for from in [&uc, &ucd, &install] {
+        let name = from.file_name().context("a program has a name")?;
+        let (to, new) = (programs.join(name), programs.join("new"));
+        // A new file replaces the old one, which can be running.
+        fs::copy(from, &new).with_context(|| format!("cannot copy {}", from.display()))?;
+        fs::rename(&new, &to)?;
+    }
+    let name: TestbedName = DEPLOY_TESTBED.parse()?;
+    let _claim = Claim::stake(&name)?;
+    // What an interrupted run left.
+    Testbed::down(&name)?;
+    let _guard = Guard::over(&name)?;
+    process::run(bench.arg(&programs).arg(DEPLOY_TESTBED))
 }
 
 /// Builds a program and returns its path.
