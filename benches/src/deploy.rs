@@ -31,7 +31,7 @@ use crate::figure::{Budget, Figure, Rival, note, percentile};
 /// The image of every replica. Swarm asks the registry for an image even if the engine has it. This
 /// registry is a closed port of the machine itself, so the answer does not take a time-out.
 const IMAGE: &str = "127.0.0.1:9/uc-bench/busybox:1";
-/// What every replica runs. It ignores SIGTERM, so the tools are told to stop it with SIGKILL.
+/// What every replica runs. It ignores SIGTERM, so the tools stop it with SIGKILL.
 const COMMAND: [&str; 2] = ["sleep", "infinity"];
 /// Replicas, a third of them on each machine.
 const REPLICAS: usize = 12;
@@ -196,11 +196,15 @@ impl Contender {
             ended: span.ended.saturating_sub(span.began),
             replicas,
         };
-        note(&format!(
-            "  {stage:?}: {:.2} s until all replicas run, {:.2} s until the end",
-            seconds(measured.running),
-            seconds(measured.ended)
-        ));
+        let (running, ended) = (seconds(measured.running), seconds(measured.ended));
+        note(&match stage {
+            Stage::First | Stage::Update => {
+                format!(
+                    "  {stage:?}: {running:.2} s until all replicas run, {ended:.2} s to the end"
+                )
+            }
+            Stage::Nothing => format!("  {stage:?}: {ended:.2} s to the end"),
+        });
         thread::sleep(CALM);
         Ok(Some(measured))
     }

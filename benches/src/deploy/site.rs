@@ -83,7 +83,9 @@ impl Site {
         }
         wait_for("all machines to be up", PATIENCE, || {
             let members = self.uc.json(&["machine", "ls"])?;
-            let members = members.as_array().context("`uc machine ls` is no array")?;
+            let members = members
+                .as_array()
+                .context("`uc machine ls` printed something other than an array")?;
             let up = members.iter().filter(|member| member["state"] == "up");
             let (up, all) = (up.count(), self.machines().len());
             ensure!(up == all, "{up} of {all} are up");
