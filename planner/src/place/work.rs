@@ -1,5 +1,7 @@
 //! The decisions for one service, in the order in which they are taken.
 
+use std::collections::BTreeMap;
+
 use uc_api::v1::{Health, ReplicaAction, ReplicaRecord};
 
 use super::super::desired::Target;
@@ -385,12 +387,23 @@ impl<'a, 't> Work<'a, 't> {
         } else {
             self.target.spec.replicas
         };
+        let mut replaced_there = BTreeMap::new();
         let mut ranked: Vec<_> = self
             .steps
             .iter()
-            .map(|draft| (self.rank(draft), draft.clone()))
+            .map(|draft| {
+                let turn = match draft.action {
+                    ReplicaAction::Replace => {
+                        let turn = replaced_there.entry(draft.machine).or_insert(0);
+                        *turn += 1;
+                        *turn
+                    }
+                    _ => 0,
+                };
+                ((self.rank(draft), turn, draft.machine), draft.clone())
+            })
             .collect();
-        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.sort_by_key(|(order, _)| *order);
         let steps = ranked.into_iter().map(|(_, draft)| draft).collect();
         Placement {
             steps,
@@ -401,8 +414,9 @@ impl<'a, 't> Work<'a, 't> {
     }
 
     /// Capacity is added before it is taken away; only what holds a port that another step of the
-    /// service needs on that machine goes first.
-    fn rank(&self, draft: &Draft<'_>) -> (u8, usize) {
+    /// service needs on that machine goes first. Machines take turns with what they replace, so
+    /// that a group of replacements is the work of all of them, and empties none.
+    fn rank(&self, draft: &Draft<'_>) -> u8 {
         let in_the_way = || {
             let held = draft
                 .old
@@ -420,13 +434,12 @@ impl<'a, 't> Work<'a, 't> {
                 })
             })
         };
-        let rank = match draft.action {
+        match draft.action {
             ReplicaAction::Remove if in_the_way() => 0,
             ReplicaAction::Create => 1,
             ReplicaAction::Replace => 2,
             ReplicaAction::Remove | ReplicaAction::Unspecified => 3,
-        };
-        (rank, draft.machine)
+        }
     }
 
     fn new_replica(&mut self, machine: usize) {

@@ -210,7 +210,7 @@ fn at_most_so_many_on_one_machine() {
         "of those to be replaced as well",
         &two().with_replicas(&old, &["m1", "m1", "m1"]),
         &[web(3)],
-        "replace web web-01 on m1\nreplace web web-02 on m1\nreplace web web-03 on m2",
+        "replace web web-01 on m1\nreplace web web-03 on m2\nreplace web web-02 on m1",
     );
     check(
         "one that is down may have place",

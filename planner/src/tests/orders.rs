@@ -196,6 +196,25 @@ fn a_port_is_no_reason_on_another_machine() {
 }
 
 #[test]
+fn machines_take_turns_with_what_they_replace() {
+    let old = service("web", 4);
+    let new = ServiceSpec {
+        image: "web:2".into(),
+        ..old.clone()
+    };
+    let observed = cluster(&["m1", "m2"])
+        .with_replicas(&old, &["m1", "m1", "m2", "m2"])
+        .with_service(&old);
+    let plan = plan(&deploy(&[new]), &observed).unwrap();
+    let machines: Vec<_> = plan.services[0]
+        .steps
+        .iter()
+        .map(|step| step.machine_name.as_str())
+        .collect();
+    assert_eq!(machines, ["m1", "m2", "m1", "m2"]);
+}
+
+#[test]
 fn dependencies_make_layers_and_removal_turns_them_round() {
     let services = [
         service("web", 1).after("api"),
