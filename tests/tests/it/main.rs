@@ -19,6 +19,7 @@ mod deploy_faults;
 mod deploy_images;
 mod deploy_life;
 mod deploy_network;
+mod deploy_unnoticed;
 mod engines;
 mod machine_claims;
 mod machine_doctor;
