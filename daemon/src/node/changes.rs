@@ -127,7 +127,13 @@ impl Changes {
     pub(crate) fn open(directory: &Path, marks: &Marks) -> Result<Self, Failure> {
         let (journal, records) = Journal::read(directory)?;
         for saved in &records {
-            mark_kept(marks, &saved.lock());
+            let record = saved.lock();
+            mark_kept(marks, &record);
+            // The earlier process may have ended before it knew whether the replica serves.
+            let started = record.stage() == ChangeStage::Forward && !record.container_id.is_empty();
+            if started && !change(&record).no_wait {
+                marks.starting(&record.container_id);
+            }
         }
         let entries = records.into_iter().map(|saved| {
             let key = key(change(&saved.lock()));
@@ -346,6 +352,7 @@ impl NodeService {
             self.marks.keep(id, None);
         }
         self.marks.clear(&change.replaces);
+        self.marks.started(&record.container_id);
         lock(&self.changes.entries).remove(&key(change));
     }
 

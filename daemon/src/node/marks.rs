@@ -1,5 +1,6 @@
-//! What the engine does not know of the containers: which of them are draining (alive, but no
-//! longer given to new clients) and which are only kept. The observer publishes the marks together
+//! What the engine does not know of the containers: which of them are starting (alive, but it is
+//! not known yet whether they serve), which are draining (alive, but no longer given to new
+//! clients) and which are only kept. The observer publishes the marks together
 //! with what the engine reports, and tells here what it has published.
 //!
 //! The marks are kept in memory only. After a restart of the daemon, the journal of changes sets
@@ -15,6 +16,7 @@ use uc_api::v1::{self, Health, Kept, ReplicaState};
 /// All marks of this machine's containers, by full id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct MarkSet {
+    starting: BTreeSet<String>,
     draining: BTreeSet<String>,
     kept: BTreeMap<String, Kept>,
 }
@@ -37,6 +39,19 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
+    /// Marks a container as starting. It is published as one whose healthcheck has not succeeded
+    /// yet, also if it has none, so that DNS gives the addresses of other replicas.
+    pub(crate) fn starting(&self, container_id: &str) {
+        self.marks
+            .send_if_modified(|marks| marks.starting.insert(container_id.to_owned()));
+    }
+
+    /// Removes the starting mark: the container serves, or its start has failed.
+    pub(crate) fn started(&self, container_id: &str) {
+        self.marks
+            .send_if_modified(|marks| marks.starting.remove(container_id));
+    }
+
     /// Marks a container as draining.
     pub(crate) fn drain(&self, container_id: &str) {
         self.marks
@@ -68,6 +83,9 @@ impl Marks {
     /// Sets the record's fields that come from marks.
     pub(crate) fn marked(&self, mut record: v1::ReplicaRecord) -> v1::ReplicaRecord {
         let marks = self.marks.borrow();
+        if marks.starting.contains(&record.container_id) && record.health() == Health::None {
+            record.set_health(Health::Starting);
+        }
         record.draining = marks.draining.contains(&record.container_id);
         let kept = marks.kept.get(&record.container_id).copied();
         record.kept = kept.unwrap_or(Kept::Unspecified).into();
@@ -173,6 +191,12 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(same.marked(kept.clone()).kept(), Kept::Failed);
+        marks.starting("a");
+        let health = |reported| same.marked(record(false, reported)).health();
+        assert_eq!(health(Health::None), Health::Starting);
+        assert_eq!(health(Health::Healthy), Health::Healthy);
+        same.started("a");
+        assert_eq!(health(Health::None), Health::None);
         same.clear("a");
         same.keep("b", None);
         assert!(!marks.marked(record(false, Health::None)).draining);

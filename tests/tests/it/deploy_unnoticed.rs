@@ -313,3 +313,19 @@ fn replica_that_never_becomes_healthy_fails_no_request() {
         assert!(found >= lines, "{found} lines with `{words}`");
     }
 }
+
+#[test]
+fn updates_without_a_healthcheck_fail_no_request_and_no_lookup() {
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
+    for replicas in [1, 3] {
+        // It listens only when it has run for a second.
+        update(
+            &cluster,
+            replicas,
+            2,
+            "    entrypoint: [sh, -c, 'sleep 1; exec \"$$@\"', sh]\n",
+        );
+    }
+}

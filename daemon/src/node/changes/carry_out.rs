@@ -178,6 +178,9 @@ impl<'a> Work<'a> {
         });
         let container = self.node.managed(id).await?;
         if !ended_well(&container) {
+            if !change.no_wait {
+                self.node.marks.starting(id);
+            }
             self.node.start_container(&container).await?;
             if !self.record().prepared {
                 self.node.run_post_start_hooks(&container).await?;
@@ -189,6 +192,7 @@ impl<'a> Work<'a> {
         }
         let monitor = change.monitor_ms.map(Duration::from_millis);
         let ready = self.node.wait_until_ready(id, monitor).await?;
+        self.node.marks.started(id);
         if ready.state() == ReplicaState::Exited && container.restart_by_default {
             self.refuse_end_of_server().await?;
         }
@@ -341,6 +345,7 @@ impl<'a> Work<'a> {
         let id = &new.record.container_id;
         let failed = record.failure.is_some();
         self.stop(&new, !failed && !change.alone).await?;
+        self.node.marks.started(id);
         let printed = failed && new.record.state() != ReplicaState::Created;
         if printed
             && !logs::tail(&*self.node.engine, id, LOG_TAIL)
@@ -417,14 +422,20 @@ impl<'a> Work<'a> {
         self.save_if_possible().await;
         if wanted {
             self.say("starting the old replica again");
+            let starts = !runs(&old) || shares || is_stopping;
+            if starts {
+                self.node.marks.starting(id);
+            }
             let restored = async {
                 self.node.start_container(&old).await?;
-                if !runs(&old) || shares || is_stopping {
+                if starts {
                     self.node.run_post_start_hooks(&old).await?;
                 }
                 self.node.wait_until_ready(id, None).await.map(drop)
             };
-            restored.await.map_err(|failure| {
+            let restored = restored.await;
+            self.node.marks.started(id);
+            restored.map_err(|failure| {
                 let message = format!(
                     "the old container could not be started again: {}",
                     failure.message

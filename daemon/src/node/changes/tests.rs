@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use uc_api::v1::{self, ReplicaState, RestartPolicy};
+use uc_api::v1::{self, Health, ReplicaState, RestartPolicy};
 
 use super::super::tests::{Bench, bench, bench_on};
 use super::*;
@@ -123,6 +123,30 @@ fn states(
         .iter()
         .map(|(_, state, restart, kept)| (*state, *restart, *kept))
         .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn replica_without_a_healthcheck_is_starting_until_it_has_run_for_the_monitor_period() {
+    let bench = bench();
+    let _observer = observe(&bench);
+    let old = bench.old().await;
+    let change = change("s1", Some(web("sleep 100000")), &old);
+    let mut applied = std::pin::pin!(bench.apply(&change));
+    let mut published = Vec::new();
+    loop {
+        tokio::select! {
+            ended = &mut applied => break ended.map(drop).unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        for container in bench.engine.containers().await.unwrap() {
+            let record = bench.node.marks().marked(container.record);
+            if record.container_id != old && record.state() == ReplicaState::Running {
+                published.push(record.health());
+            }
+        }
+    }
+    published.dedup();
+    assert_eq!(published, [Health::Starting, Health::None]);
 }
 
 #[tokio::test(start_paused = true)]
