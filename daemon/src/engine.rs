@@ -142,6 +142,15 @@ pub(crate) struct Image {
     pub platform: String,
 }
 
+/// An image of this machine and its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedImage {
+    /// `sha256:` and 64 hexadecimal digits.
+    pub id: String,
+    /// Names with a tag.
+    pub names: Vec<String>,
+}
+
 /// A volume of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Volume {
@@ -250,6 +259,13 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// Returns the image with this reference, or `None` if it is not on this machine.
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError>;
+
+    /// Returns the images of this machine that have a name, ordered by id.
+    async fn images(&self) -> Result<Vec<NamedImage>, EngineError>;
+
+    /// Removes a name of an image, and the image with its last name. The engine refuses it while a
+    /// container uses the image by its last name. Succeeds if no image has the name.
+    async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
 
     /// Pulls an image for a platform, or for the machine's own if `platform` is empty. Each item is
     /// one line of progress. Ends without an error only if the image is then on this machine.

@@ -26,6 +26,8 @@ use std::sync::{Arc, OnceLock};
 pub(crate) use changes::{Audience, Changes};
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
+use images::sweep::ImageUse;
+pub(crate) use images::sweep::NamedImages;
 pub(crate) use leases::{Executing, Leases, TTL as LEASE_TTL};
 pub(crate) use marks::Marks;
 use tokio::sync::watch;
@@ -69,6 +71,7 @@ pub(crate) struct NodeService {
     /// start with this value.
     runner: Arc<str>,
     leases: Arc<Leases>,
+    image_use: Arc<ImageUse>,
 }
 
 impl NodeService {
@@ -85,6 +88,7 @@ impl NodeService {
         let runner: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
         Self {
             leases: Arc::new(Leases::new(Arc::clone(&runner))),
+            image_use: Arc::default(),
             engine,
             files,
             identity,

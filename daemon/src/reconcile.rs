@@ -9,7 +9,8 @@ pub(crate) mod evict;
 pub(crate) mod facts;
 pub(crate) mod global;
 pub(crate) mod homes;
-pub(crate) mod listener;
+pub(crate) mod images;
+mod listener;
 pub(crate) mod mesh;
 pub(crate) mod names;
 pub(crate) mod network;
@@ -56,6 +57,7 @@ pub(crate) fn start(member: &Arc<Member>, links: mpsc::Receiver<Link>, serve_pee
     tasks.spawn(homes::run(Arc::clone(member)));
     tasks.spawn(retire::run(Arc::clone(member)));
     tasks.spawn(contents::run(Arc::clone(member)));
+    tasks.spawn(images::run(Arc::clone(member)));
     tasks.spawn(take_over_containers(Arc::clone(member)));
 }
 

@@ -1,7 +1,7 @@
 //! The revisions of each service that were deployed. Each is a record of its own that is written
 //! once, so two machines that deploy at the same time do not disagree about any of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use uc_api::v1::{
@@ -12,9 +12,14 @@ use uc_cluster_state::{Snapshot, Write};
 
 use super::records::{REVISION, delete, put};
 use super::view::Cluster;
+use crate::node::NamedImages;
 
 /// Revisions that are kept of one service.
 const MAX_REVISIONS: usize = 50;
+
+/// Built images that are kept of one service: those of its newest revisions, the present one
+/// included. Going back further needs the image from the computer that built it.
+const KEPT_IMAGES: usize = 3;
 
 /// One revision with its key in the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,4 +155,70 @@ pub(crate) fn of_deployment<'a>(
         .flat_map(|(key, record)| add(snapshot, key, record, deployment, now_ms));
     let forgotten = removed.flat_map(|key| forget(snapshot, key));
     added.chain(forgotten).collect()
+}
+
+/// The built images that the services of the cluster name.
+pub(crate) fn named_images(cluster: &Cluster, snapshot: &Snapshot) -> NamedImages {
+    let mut named = NamedImages::default();
+    for (service, present) in cluster.services() {
+        let earlier = revisions(snapshot, service).into_iter();
+        let records: Vec<ServiceRecord> = std::iter::once((**present).clone())
+            .chain(earlier.filter_map(|revision| revision.record))
+            .collect();
+        add_images(&records, &mut named);
+    }
+    named
+}
+
+/// Adds the built images of one service. `records` are its present record and its revisions, the
+/// newest first.
+fn add_images(records: &[ServiceRecord], named: &mut NamedImages) {
+    let specs = records.iter().filter_map(|record| record.spec.as_ref());
+    let mut kept = BTreeSet::new();
+    for spec in specs.filter(|spec| spec.built) {
+        if kept.len() < KEPT_IMAGES {
+            kept.insert(spec.image.clone());
+        }
+        named.all.insert(spec.image.clone());
+    }
+    named.kept.extend(kept);
+}
+
+#[cfg(test)]
+mod tests {
+    use uc_api::v1::ServiceSpec;
+
+    use super::*;
+
+    #[test]
+    fn add_images_keeps_the_newest_three_of_a_service() {
+        let record = |(image, built): (&str, bool)| ServiceRecord {
+            spec: Some(ServiceSpec {
+                image: image.into(),
+                built,
+                ..ServiceSpec::default()
+            }),
+            ..ServiceRecord::default()
+        };
+        let records = [
+            ("c", true),
+            ("c", true),
+            ("nginx", false),
+            ("b", true),
+            ("c", true),
+            ("a", true),
+            ("z", true),
+            ("b", true),
+        ];
+        let mut named = NamedImages::default();
+        add_images(&records.map(record), &mut named);
+        assert_eq!(
+            named.kept,
+            BTreeSet::from(["a", "b", "c"].map(str::to_owned))
+        );
+        assert_eq!(
+            named.all,
+            BTreeSet::from(["a", "b", "c", "z"].map(str::to_owned))
+        );
+    }
 }

@@ -26,7 +26,8 @@ use wire::{event, has_tag, object, progress_line, reference, seconds, too_old};
 
 use super::{
     ApiVersion, Container, Engine, EngineError, EngineEvent, EngineVersion, ExecOptions,
-    ExecSession, Image, LogLine, LogOptions, PortHolder, Volume, exec, logs, record, spec,
+    ExecSession, Image, LogLine, LogOptions, NamedImage, PortHolder, Volume, exec, logs, record,
+    spec,
 };
 use crate::engine::record::or_empty;
 
@@ -507,6 +508,42 @@ impl Engine for DockerEngine {
                 entrypoint: or_empty(inspected.config.and_then(|config| config.entrypoint)),
             })),
             Err(EngineError::ImageMissing { .. } | EngineError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn images(&self) -> Result<Vec<NamedImage>, EngineError> {
+        let list = self
+            .request("list images", ANSWER_LIMIT, |docker| async move {
+                docker.list_images(None::<query::ListImagesOptions>).await
+            })
+            .await?;
+        let named = list.into_iter().map(|image| NamedImage {
+            id: image.id,
+            // Older engines give images without a name this one.
+            names: Vec::from_iter(
+                image
+                    .repo_tags
+                    .into_iter()
+                    .filter(|name| name != "<none>:<none>"),
+            ),
+        });
+        let mut images: Vec<NamedImage> = named.filter(|image| !image.names.is_empty()).collect();
+        images.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(images)
+    }
+
+    async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
+        let image = reference(image)?;
+        let removed = self
+            .request("remove an image", WORK_LIMIT, |docker| async move {
+                docker
+                    .remove_image(&image, None::<query::RemoveImageOptions>, None)
+                    .await
+            })
+            .await;
+        match removed {
+            Ok(_) | Err(EngineError::ImageMissing { .. } | EngineError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -2,6 +2,7 @@
 //! Containers run a tiny shell with the commands `echo X`, `echo X >&2`, `sleep N`, `exit N`,
 //! `cat`, `true` and `false`, joined by `;`.
 
+mod images;
 mod shell;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use bollard::models::ContainerCreateBody;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+pub(crate) use images::ARCHIVE;
 use shell::{interpret, script};
 use tokio::io::AsyncWrite;
 use tokio::sync::{broadcast, mpsc};
@@ -23,13 +25,9 @@ use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use uc_api::layout::DOCKER_NETWORK;
 use uc_api::v1;
 
-use super::error::PullProblem;
 use super::logs::is_in_time_range;
-use super::spec::is_reference;
 use super::{record, *};
 
-/// Prefix of a fake image archive. The image's reference follows.
-pub(crate) const ARCHIVE: &str = "fake archive of ";
 /// Time between an exit and the restart of the container.
 const RESTART_DELAY: Duration = Duration::from_millis(100);
 
@@ -204,32 +202,6 @@ impl FakeEngine {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
-    }
-
-    /// Adds an image to the machine.
-    pub(crate) fn add_image(&self, image: &str) {
-        self.add_image_for(image, "");
-    }
-
-    /// Adds an image to the machine for a platform, or for the machine's own if `platform` is
-    /// empty.
-    pub(crate) fn add_image_for(&self, image: &str, platform: &str) {
-        let platform = if platform.is_empty() {
-            "linux/amd64"
-        } else {
-            platform
-        };
-        let made = Image {
-            id: format!("sha256:{image}"),
-            platform: platform.to_owned(),
-            ..Default::default()
-        };
-        self.state().images.insert(image.to_owned(), made);
-    }
-
-    /// Adds an image that can be pulled.
-    pub(crate) fn add_to_registry(&self, image: &str) {
-        self.state().registry.insert(image.to_owned());
     }
 
     /// Sets the engine offline or online. While it is offline, every call fails and event streams
@@ -692,12 +664,15 @@ impl Engine for FakeEngine {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
-        if !is_reference(reference) {
-            return Err(EngineError::Invalid {
-                message: format!("invalid image reference `{reference}`"),
-            });
-        }
-        Ok(self.reach()?.images.get(reference).cloned())
+        self.find_image(reference)
+    }
+
+    async fn images(&self) -> Result<Vec<NamedImage>, EngineError> {
+        self.list_images()
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        self.remove_name(reference)
     }
 
     async fn pull(
@@ -705,38 +680,14 @@ impl Engine for FakeEngine {
         reference: &str,
         platform: &str,
     ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError> {
-        let known = self.reach()?.registry.contains(reference);
-        let items = if known {
-            self.add_image_for(reference, platform);
-            vec![Ok(format!("Pulling {reference}"))]
-        } else {
-            vec![Err(EngineError::Pull {
-                image: reference.to_owned(),
-                problem: PullProblem::Unreachable,
-                reason: "dial tcp: connection refused".to_owned(),
-            })]
-        };
-        Ok(futures_util::stream::iter(items).boxed())
+        self.pull_image(reference, platform)
     }
 
     async fn load(
         &self,
-        mut archive: BoxStream<'static, std::io::Result<Bytes>>,
+        archive: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> Result<(), EngineError> {
-        let mut text = Vec::new();
-        while let Some(chunk) = archive.next().await {
-            text.extend(chunk.map_err(|error| EngineError::Broken {
-                message: error.to_string(),
-            })?);
-        }
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let Some(image) = text.strip_prefix(ARCHIVE) else {
-            return Err(EngineError::Engine {
-                message: "invalid tar header".to_owned(),
-            });
-        };
-        self.add_image(image);
-        Ok(())
+        self.load_image(archive).await
     }
 
     async fn port_holders(&self) -> Result<Vec<PortHolder>, EngineError> {

@@ -1,6 +1,8 @@
 //! The contract of [`Engine`](super::Engine), as one suite for the fake and the real engine. So a
 //! test that passes on the fake is also valid for Docker.
 
+mod images;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +11,11 @@ use bollard::models::ContainerCreateBody;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
+use images::{load_makes_image_available, remove_image_keeps_an_image_that_a_container_uses};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use uc_api::v1;
 
-use super::error::PullProblem;
 use super::{spec, *};
 
 /// A busybox image with `sh`, `cat`, `echo`, `sleep`, `true` and `false`.
@@ -59,6 +61,7 @@ cases!(
     inspect_restores_spec_values_from_labels,
     remove_keeps_named_and_removes_anonymous_volumes,
     anonymous_volumes_are_handed_on,
+    remove_image_keeps_an_image_that_a_container_uses,
     events_report_changes,
 );
 
@@ -203,56 +206,6 @@ fn words(command: &[&str]) -> ExecOptions {
         command: command.iter().map(|&word| word.to_owned()).collect(),
         ..Default::default()
     }
-}
-
-async fn load_makes_image_available(bench: Bench) {
-    assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
-    let spec = service("early", "true");
-    let missing = bench
-        .engine
-        .create("suite-early-aaaa", "", body(&spec, "suite-early-aaaa"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        missing,
-        EngineError::ImageMissing {
-            image: IMAGE.into()
-        }
-    );
-    let garbage =
-        futures_util::stream::iter([Ok(Bytes::from_static(b"these bytes are not an archive"))]);
-    assert!(bench.engine.load(garbage.boxed()).await.is_err());
-    let broken = futures_util::stream::iter([
-        Ok(bench.archive.slice(..8)),
-        Err(std::io::Error::other("the sender disconnected")),
-    ]);
-    assert!(bench.engine.load(broken.boxed()).await.is_err());
-    assert_eq!(bench.engine.image(IMAGE).await.unwrap(), None);
-
-    bench.load().await;
-    assert!(bench.engine.image(IMAGE).await.unwrap().is_some());
-    assert!(matches!(
-        bench.engine.image("a?b").await,
-        Err(EngineError::Invalid { .. })
-    ));
-
-    // No process listens on port 1.
-    let pulled = async {
-        bench
-            .engine
-            .pull("localhost:1/uc/none:1", "")
-            .await?
-            .collect::<Vec<_>>()
-            .await
-            .into_iter()
-            .collect()
-    };
-    let pulled: Result<Vec<String>, EngineError> = pulled.await;
-    let error = pulled.unwrap_err();
-    assert!(
-        matches!(&error, EngineError::Pull { image, problem: PullProblem::Unreachable, .. } if image == "localhost:1/uc/none:1"),
-        "{error:?}"
-    );
 }
 
 async fn container_is_created_started_stopped_and_removed(bench: Bench) {

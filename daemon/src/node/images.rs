@@ -1,5 +1,7 @@
 //! Images that the client sends.
 
+pub(super) mod sweep;
+
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,17 +19,6 @@ use super::NodeService;
 const CHUNK_LIMIT: Duration = Duration::from_mins(5);
 
 impl NodeService {
-    /// Returns the images that are not on this machine.
-    pub(crate) async fn missing_images(&self, images: Vec<String>) -> Result<Vec<String>, Failure> {
-        let mut missing = Vec::new();
-        for image in images {
-            if self.engine.image(&image).await?.is_none() {
-                missing.push(image);
-            }
-        }
-        Ok(missing)
-    }
-
     /// Loads an image. The first message names it; the others carry its archive. The sender is
     /// never read faster than the engine accepts the archive.
     pub(crate) async fn load_image_from<S>(&self, mut incoming: S) -> Result<(), Failure>
@@ -71,6 +62,7 @@ impl NodeService {
             Some((Err(broken), None))
         });
         let image = start.image;
+        self.note_received_image(&image).await;
         let loaded = self.engine.load(archive.boxed()).await;
         loaded.map_err(|error| {
             let failure = senders_fault
