@@ -243,6 +243,7 @@ fn filled() -> v1::ServiceSpec {
         mac_address: "02:42:ac:11:65:43".into(),
         service_labels: map("tier", "front"),
         shared_revisions: texts(&["0123456789abcdef"]),
+        image_digest: "sha256:0123456789abcdef".into(),
     }
 }
 

@@ -20,6 +20,7 @@ macro_rules! service_fields {
             identity project: identity("project");
             identity name: identity("name");
             container image: required("image");
+            container image_digest: digest("image digest");
             container built: flag("build");
             container platform: text("platform");
             container command: command("command");

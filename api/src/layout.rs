@@ -38,6 +38,9 @@ pub mod label {
     pub const REVISION: &str = "uc.revision";
     /// Id of the deployment that created the object.
     pub const DEPLOYMENT: &str = "uc.deployment";
+    /// The image reference of the spec. Set only if the container was created by the image's digest
+    /// instead.
+    pub const IMAGE: &str = "uc.image";
     /// Deployment and step that created the container, as `deployment/step`. A change that was cut
     /// short finds its container by it.
     pub const STEP: &str = "uc.step";

@@ -16,6 +16,7 @@ pub(crate) use json::{Outcome, Report};
 use serde::Serialize;
 use serde_json::Value;
 use tonic::Streaming;
+use uc_api::v1::plan_request::Change;
 use uc_api::v1::{DeployEvent, ExecuteRequest, Plan, PlanRequest};
 
 use crate::args::{Output, Yes};
@@ -184,7 +185,7 @@ async fn plan_and_execute(
         files::push_missing(ui, client, contents).await?;
         images::push_missing(ui, client, &plan).await?;
         let order = ExecuteRequest {
-            request: Some(request.clone()),
+            request: Some(with_images_of(&plan, request.clone())),
             digest: plan.digest.clone(),
             skip_health: options.skip_health,
         };
@@ -249,6 +250,21 @@ async fn execute(
     result
 }
 
+/// The request with the images of the plan, so that the plan is executed as it was shown even if a
+/// tag moves in the meantime.
+fn with_images_of(plan: &Plan, mut request: PlanRequest) -> PlanRequest {
+    if let Some(Change::Deploy(desired)) = &mut request.change {
+        for spec in &mut desired.services {
+            let mut planned = plan.services.iter();
+            if let Some(planned) = planned.find(|planned| planned.service == spec.name) {
+                spec.image_digest.clone_from(&planned.image_digest);
+            }
+        }
+        desired.images_resolved = true;
+    }
+    request
+}
+
 /// Shows a deployment that runs, or only how it ended, as [`run`] shows its own.
 pub(crate) async fn watch(ui: &Ui, client: &Client, id: &str) -> CliResult {
     let stream = follow::watch(client, id).await?;
@@ -281,4 +297,41 @@ async fn follow_to_its_end(
         signals: &mut signals,
     };
     follower.follow(stream, show).await.result
+}
+
+#[cfg(test)]
+mod tests {
+    use uc_api::v1::{DesiredServices, ServicePlan, ServiceSpec};
+
+    use super::*;
+
+    #[test]
+    fn with_images_of_sends_back_the_digests_of_the_plan() {
+        let named = |name: &str, image_digest: &str| ServiceSpec {
+            name: name.into(),
+            image_digest: image_digest.into(),
+            ..ServiceSpec::default()
+        };
+        let request = |services, images_resolved| PlanRequest {
+            change: Some(Change::Deploy(DesiredServices {
+                services,
+                images_resolved,
+                ..DesiredServices::default()
+            })),
+        };
+        let plan = Plan {
+            services: vec![ServicePlan {
+                service: "web".into(),
+                image_digest: "sha256:1".into(),
+                ..ServicePlan::default()
+            }],
+            ..Plan::default()
+        };
+        let sent = with_images_of(
+            &plan,
+            request(vec![named("web", ""), named("db", "")], false),
+        );
+        let wanted = vec![named("web", "sha256:1"), named("db", "")];
+        assert_eq!(sent, request(wanted, true));
+    }
 }

@@ -3,6 +3,7 @@
 mod contents;
 mod execute;
 mod fleet;
+mod images;
 mod journal;
 pub(crate) mod lock;
 mod look;

@@ -14,6 +14,7 @@ pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod platform;
 pub(crate) mod record;
+pub(crate) mod reference;
 pub(crate) mod spec;
 pub(crate) mod version;
 
@@ -137,6 +138,8 @@ pub(crate) struct Image {
     pub id: String,
     /// The image's entrypoint. Empty if it has none.
     pub entrypoint: Vec<String>,
+    /// Digests under which registries have it, as `repository@sha256:…`.
+    pub digests: Vec<String>,
     /// Platform as `os/architecture[/variant]`. For a multi-platform image, the one that runs
     /// here. Empty if unknown.
     pub platform: String,
@@ -266,6 +269,9 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Removes a name of an image, and the image with its last name. The engine refuses it while a
     /// container uses the image by its last name. Succeeds if no image has the name.
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
+
+    /// Asks the registry which digest an image has now.
+    async fn registry_digest(&self, reference: &str) -> Result<String, EngineError>;
 
     /// Pulls an image for a platform, or for the machine's own if `platform` is empty. Each item is
     /// one line of progress. Ends without an error only if the image is then on this machine.

@@ -304,6 +304,13 @@ impl Node for NodeService {
         self.reply(missing.map(|missing| v1::NodeMissingImagesResponse { missing }))
     }
 
+    async fn resolve_image(
+        &self,
+        request: Request<v1::ResolveImageRequest>,
+    ) -> Result<Response<v1::ResolveImageResponse>, Status> {
+        self.reply(self.resolve_image(&request.into_inner()).await)
+    }
+
     async fn load_image(
         &self,
         request: Request<Streaming<v1::PushImageRequest>>,

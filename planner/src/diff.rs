@@ -37,6 +37,12 @@ macro_rules! differences {
     (@ identity, $changes:ident, $key:expr, $old:ident, $new:ident, $field:ident) => {};
     // Shown together with the policy.
     (@ restart_attempts, $changes:ident, $key:expr, $old:ident, $new:ident, $field:ident) => {};
+    // Another image has another digest anyway.
+    (@ digest, $changes:ident, $key:expr, $old:ident, $new:ident, $field:ident) => {
+        if $old.image == $new.image {
+            $changes.add($key, words::digest(&$old.$field), words::digest(&$new.$field));
+        }
+    };
     // A global service has no number of replicas.
     (@ replicas, $changes:ident, $key:expr, $old:ident, $new:ident, $field:ident) => {
         if $old.mode() != ServiceMode::Global || $new.mode() != ServiceMode::Global {

@@ -105,6 +105,7 @@ pub(super) fn service_plan(
         layer,
         pre_deploy: pre_deploy(target, &steps),
         steps,
+        image_digest: target.spec.image_digest.clone(),
     }
 }
 
@@ -178,7 +179,23 @@ fn outdated(target: &Target, fields: &[v1::FieldChange]) -> String {
             .collect();
         return place::was_replaced(&names);
     }
+    if image_moved(target) {
+        return format!("image {} has moved", target.spec.image);
+    }
     diff::reason(fields)
+}
+
+/// Nothing differs but the content that the image's tag means.
+fn image_moved(target: &Target) -> bool {
+    let image_digest = &target.spec.image_digest;
+    target.old.as_ref().is_some_and(|old| {
+        !old.image_digest.is_empty()
+            && old.image_digest != *image_digest
+            && revision(&ServiceSpec {
+                image_digest: image_digest.clone(),
+                ..old.clone()
+            }) == target.revision
+    })
 }
 
 /// Old and new would listen in one network: of the machine, or of another container. Whatever port
@@ -343,6 +360,7 @@ pub(super) fn removal_plan(
         desired: 0,
         layer,
         pre_deploy: None,
+        image_digest: String::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod constraints;
 mod data;
 mod drain;
+mod images;
 mod orders;
 mod placement;
 mod project;

@@ -202,6 +202,11 @@ pub struct ServiceSpec {
     /// replaced together with them.
     #[prost(string, repeated, tag = "68")]
     pub shared_revisions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Set by the daemon: digest of the content that `image` meant when the revision was deployed
+    /// (`sha256:…`), so that all replicas of a revision have the same. Empty: the reference has a digest
+    /// itself, or the image is built, or it is not known to have one.
+    #[prost(string, tag = "69")]
+    pub image_digest: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -3793,6 +3798,10 @@ pub struct DesiredServices {
     /// Remove the services of the project that are neither in services nor in other_services. Otherwise a warning names them.
     #[prost(bool, tag = "6")]
     pub remove_orphans: bool,
+    /// The specs have the digests of their images, as a plan has them. Otherwise the daemon looks the
+    /// digests up.
+    #[prost(bool, tag = "7")]
+    pub images_resolved: bool,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -3895,6 +3904,10 @@ pub struct ServicePlan {
     /// Runs before the first step. Not set if there is no such command.
     #[prost(message, optional, tag = "11")]
     pub pre_deploy: ::core::option::Option<PreDeployStep>,
+    /// What the spec's image means in this plan. The client sends it back, so that the plan which the user
+    /// confirmed is executed even if the tag moves in the meantime.
+    #[prost(string, tag = "12")]
+    pub image_digest: ::prost::alloc::string::String,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -6430,6 +6443,27 @@ pub struct NodeMissingImagesResponse {
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveImageRequest {
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+    /// Ask the registry, through the machine's engine. Otherwise only the engine is asked.
+    #[prost(bool, tag = "2")]
+    pub ask_registry: bool,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResolveImageResponse {
+    /// The image is on the machine. Not set by the registry.
+    #[prost(bool, tag = "1")]
+    pub present: bool,
+    /// `sha256:…`. Empty: it has none, because it was never in a registry, or it is not present.
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
+}
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadImageResponse {}
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -6900,6 +6934,28 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "MissingImages"));
             self.inner.unary(req, path, codec).await
         }
+        /// Returns which content an image reference means, for the machine's engine or for the registry.
+        pub async fn resolve_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResolveImageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveImageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/uc.v1.Node/ResolveImage");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("uc.v1.Node", "ResolveImage"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn load_image(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PushImageRequest>,
@@ -7152,6 +7208,14 @@ pub mod node_server {
             request: tonic::Request<super::NodeMissingImagesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::NodeMissingImagesResponse>,
+            tonic::Status,
+        >;
+        /// Returns which content an image reference means, for the machine's engine or for the registry.
+        async fn resolve_image(
+            &self,
+            request: tonic::Request<super::ResolveImageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResolveImageResponse>,
             tonic::Status,
         >;
         async fn load_image(
@@ -7674,6 +7738,49 @@ pub mod node_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MissingImagesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/uc.v1.Node/ResolveImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResolveImageSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::ResolveImageRequest>
+                    for ResolveImageSvc<T> {
+                        type Response = super::ResolveImageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResolveImageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::resolve_image(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResolveImageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

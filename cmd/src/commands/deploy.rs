@@ -170,6 +170,7 @@ async fn deploy(args: DeployArgs, ui: &Ui, globals: &Globals) -> CliResult<Outco
         services: services.into_iter().map(|service| service.spec).collect(),
         volumes,
         recreate: wanted.recreate,
+        images_resolved: false,
     };
     let request = PlanRequest {
         change: Some(Change::Deploy(desired)),

@@ -69,6 +69,7 @@ fn text(service: &Inspected, now: Timestamp, columns: Option<usize>) -> String {
     line("Revision", status.revision.clone());
     line("Updated", times::ago(status.updated_at_ms, now));
     line("Image", spec.image.clone());
+    line("Digest", spec.image_digest.clone());
     line("Mode", words::mode(spec.mode()));
     line(
         "Replicas",

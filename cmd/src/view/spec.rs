@@ -93,6 +93,8 @@ macro_rules! json {
 macro_rules! kind {
     (required) => { String };
     (text) => { Option<String> };
+    // Null: the image is not pinned.
+    (digest) => { Option<String> };
     (texts) => { Vec<String> };
     (flag) => { bool };
     (map) => { BTreeMap<String, String> };

@@ -318,7 +318,7 @@ pub(crate) const SERVICE: &[Key] = &[
         "pull_policy",
         Text,
         "`always`, `never`, `missing`, `build`, `daily`, `weekly`, `every_<duration>`",
-        "`daily`, `weekly` and `every_…` pull in every deployment",
+        "`always` asks the registry in every deployment, and replaces the replicas if the tag has moved; so do `daily`, `weekly` and `every_…`",
     ),
     reported(
         "pull_refresh_after",

@@ -137,6 +137,7 @@ fn earlier(
         services: vec![spec],
         volumes: found.volumes.clone(),
         other_services: others.map(|other| other.service.to_string()).collect(),
+        images_resolved: true,
         ..DesiredServices::default()
     })
 }

@@ -22,6 +22,7 @@ use uc_planner::{Planned, plan, projects};
 
 use super::execute::{Execution, Stopped, execute, take_back};
 use super::fleet::NodeFleet;
+use super::images::resolve_images;
 use super::journal::Journal;
 use super::lock::Lock;
 use super::look::{observe, settle};
@@ -46,9 +47,11 @@ const LAST_LOG_RETRY: Duration = Duration::from_mins(1);
 /// What would change.
 pub(crate) async fn plan_request(member: &Member, request: &PlanRequest) -> Result<Plan, Failure> {
     let request = resolve(&member.cluster(), &member.store.snapshot(), request.clone())?;
-    let (observed, unreachable) = observe(member).await;
+    let resolved = resolve_images(member, request);
+    let ((request, unresolved), (observed, unreachable)) = tokio::join!(resolved, observe(member));
     let mut plan = plan(&request, observed)?.plan;
     plan.warnings.extend(unreachable);
+    plan.warnings.extend(unresolved);
     Ok(plan)
 }
 
@@ -75,6 +78,7 @@ pub(crate) async fn start(member: Arc<Member>, order: Order) -> Result<Events, F
         let begun = async {
             let snapshot = member.store.snapshot();
             let request = resolve(&member.cluster(), &snapshot, order.request)?;
+            let (request, _shown_in_plan) = resolve_images(member, request).await;
             let order = Order { request, ..order };
             let agreed = Agreed::take(member, &order).await?;
             match begin(member, &agreed.planned, order).await {

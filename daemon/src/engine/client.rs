@@ -37,6 +37,8 @@ pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Limit for starting, creating and removing, which involve the runtime, the file system and
 /// plugins.
 const WORK_LIMIT: Duration = Duration::from_mins(2);
+/// Limit for a question to a registry. A registry that is far away answers within three seconds.
+const REGISTRY_LIMIT: Duration = Duration::from_secs(10);
 /// A pull or load without progress for this long is given up.
 const PROGRESS_LIMIT: Duration = Duration::from_mins(5);
 /// The client library requires a limit for the head of each answer. Streams get this value, which
@@ -505,6 +507,7 @@ impl Engine for DockerEngine {
                     .trim_end_matches('/')
                     .to_owned(),
                 id: or_empty(inspected.id),
+                digests: or_empty(inspected.repo_digests),
                 entrypoint: or_empty(inspected.config.and_then(|config| config.entrypoint)),
             })),
             Err(EngineError::ImageMissing { .. } | EngineError::NotFound { .. }) => Ok(None),
@@ -546,6 +549,26 @@ impl Engine for DockerEngine {
             Ok(_) | Err(EngineError::ImageMissing { .. } | EngineError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn registry_digest(&self, image: &str) -> Result<String, EngineError> {
+        let name = reference(image)?;
+        let inspected = self
+            .request("ask the registry", REGISTRY_LIMIT, |docker| async move {
+                docker.inspect_registry_image(&name, None).await
+            })
+            .await
+            .map_err(|error| error.to_string())
+            .and_then(|inspected| {
+                inspected
+                    .descriptor
+                    .digest
+                    .ok_or_else(|| "no digest".to_owned())
+            });
+        inspected.map_err(|reason| EngineError::Registry {
+            image: image.to_owned(),
+            reason,
+        })
     }
 
     async fn pull(

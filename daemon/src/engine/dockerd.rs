@@ -66,7 +66,12 @@ impl Dockerd {
         self.folder.path().join("docker.sock")
     }
 
-    fn client(&self) -> Docker {
+    /// The process whose network namespace is the engine's.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("it was started").id()
+    }
+
+    pub(crate) fn client(&self) -> Docker {
         let socket = self.socket();
         Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION)
             .unwrap()
@@ -164,21 +169,24 @@ impl Dockerd {
         self.client().create_network(request).await.unwrap();
     }
 
+    /// Makes an image of busybox with this instruction of a Dockerfile.
+    pub(crate) async fn import(&self, name: &str, change: &str) {
+        let options = query::CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(name)
+            .changes(vec![change.to_owned()])
+            .build();
+        let root = bollard::body_full(root_file_system().into());
+        let docker = self.client();
+        let imported = docker.create_image(Some(options), Some(root), None);
+        let imported: Vec<_> = imported.try_collect().await.unwrap();
+        assert!(!imported.is_empty());
+    }
+
     /// Returns the test image in the format of `docker save`. The image is not left on the engine.
     pub(crate) async fn archive(&self) -> Bytes {
         let docker = self.client();
-        let options = query::CreateImageOptionsBuilder::default()
-            .from_src("-")
-            .repo(IMAGE)
-            .changes(vec!["ENV PATH=/bin".to_owned()])
-            .build();
-        let root = bollard::body_full(root_file_system().into());
-        let imported: Vec<_> = docker
-            .create_image(Some(options), Some(root), None)
-            .try_collect()
-            .await
-            .unwrap();
-        assert!(!imported.is_empty());
+        self.import(IMAGE, "ENV PATH=/bin").await;
         let archive: Vec<Bytes> = docker
             .export_image(IMAGE)
             .map(Result::unwrap)

@@ -94,6 +94,14 @@ pub enum EngineError {
         /// The message of the engine or the registry.
         reason: String,
     },
+    /// The registry did not report which digest an image has.
+    #[error("cannot look up `{image}` in its registry: {reason}")]
+    Registry {
+        /// The image reference.
+        image: String,
+        /// The message of the engine or the registry.
+        reason: String,
+    },
     /// The engine rejected the request as malformed.
     #[error("{message}")]
     Invalid {
@@ -367,6 +375,10 @@ impl From<EngineError> for Failure {
                 ),
                 PullProblem::Other => (Code::Refused, None),
             },
+            E::Registry { .. } => (
+                Code::Unreachable,
+                Some("check that this machine can reach the registry (network, DNS, proxy)".into()),
+            ),
             E::OtherPlatform { .. } => (
                 Code::Refused,
                 Some(

@@ -39,7 +39,8 @@ struct State {
     containers: BTreeMap<String, Fake>,
     volumes: BTreeMap<String, engine::Volume>,
     images: BTreeMap<String, Image>,
-    registry: BTreeSet<String>,
+    /// What can be pulled, with its digest.
+    registry: BTreeMap<String, String>,
     execs: BTreeMap<String, Option<i32>>,
     sizes: Vec<(u16, u16)>,
     events: broadcast::Sender<EngineEvent>,
@@ -189,7 +190,7 @@ impl FakeEngine {
             containers: BTreeMap::new(),
             volumes: BTreeMap::new(),
             images: BTreeMap::new(),
-            registry: BTreeSet::new(),
+            registry: BTreeMap::new(),
             execs: BTreeMap::new(),
             sizes: Vec::new(),
             events: broadcast::Sender::new(256),
@@ -673,6 +674,10 @@ impl Engine for FakeEngine {
 
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         self.remove_name(reference)
+    }
+
+    async fn registry_digest(&self, reference: &str) -> Result<String, EngineError> {
+        self.look_up(reference)
     }
 
     async fn pull(

@@ -2,6 +2,7 @@
 //! are few of them.
 
 mod keys;
+mod registry;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

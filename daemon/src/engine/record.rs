@@ -81,7 +81,10 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         project: of(label::PROJECT),
         service: of(label::SERVICE),
         revision: of(label::REVISION),
-        image: or_empty(config.image),
+        image: labels
+            .get(label::IMAGE)
+            .cloned()
+            .unwrap_or_else(|| or_empty(config.image)),
         state: replica_state.into(),
         health: health(state.health.as_ref()).into(),
         ip: if has_address(replica_state) {

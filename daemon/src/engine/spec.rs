@@ -29,7 +29,7 @@ pub(crate) use network::port_key;
 use uc_api::layout::label;
 use uc_api::v1;
 
-use super::{AnonymousVolume, ApiVersion};
+use super::{AnonymousVolume, ApiVersion, reference};
 
 /// Variable with the id of the machine that a container runs on. It overrides a variable of the
 /// same name in the compose file.
@@ -117,7 +117,7 @@ pub(crate) fn container(
         ..Default::default()
     };
     let mut body = ContainerCreateBody {
-        image: Some(spec.image.clone()),
+        image: Some(reference::pinned(spec)),
         labels: Some(labels(spec, placement)),
         env: Some(environment(spec, placement)?),
         entrypoint,
@@ -240,6 +240,10 @@ fn labels(spec: &v1::ServiceSpec, placement: &Placement<'_>) -> HashMap<String, 
         (label::RESERVED_CPU, reserved(|of| of.reserved_nano_cpus)),
         (label::RESERVED_MEMORY, reserved(|of| of.reserved_memory)),
         (label::STEP, text(placement.step)),
+        (
+            label::IMAGE,
+            some_if(!spec.image_digest.is_empty(), || spec.image.clone()),
+        ),
         (label::ADDRESS, address),
         // A container in the machine's network is reached at the machine's address. A shared
         // network is its owner's matter.

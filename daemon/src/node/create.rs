@@ -10,7 +10,7 @@ use uc_api::{Code, Failure, v1};
 
 use super::{Identity, NodeService, ports};
 use crate::engine::error::PullProblem;
-use crate::engine::{AnonymousVolume, EngineError, platform, spec};
+use crate::engine::{AnonymousVolume, EngineError, platform, reference, spec};
 
 /// Container names tried. A name has 20 random bits, so the second is all but certain to be free.
 const NAME_TRIES: usize = 8;
@@ -124,7 +124,7 @@ impl Create<'_> {
         let image_entrypoint = if spec::needs_image_entrypoint(wanted) {
             self.node
                 .engine
-                .image(&wanted.image)
+                .image(&reference::pinned(wanted))
                 .await?
                 .map_or_else(Vec::new, |image| image.entrypoint)
         } else {
@@ -260,7 +260,7 @@ impl Create<'_> {
             .filter(|mount| mount.kind() == v1::MountKind::Image);
         for mount in mounts {
             if self.node.engine.image(&mount.source).await?.is_none() {
-                self.pull(&mount.source, "").await?;
+                self.pull(&mount.source, "", &mount.source).await?;
             }
         }
         Ok(())
@@ -268,12 +268,13 @@ impl Create<'_> {
 
     async fn fetch_image(&self) -> Result<(), Failure> {
         let (image, platform) = (&self.new.spec.image, &self.new.spec.platform);
+        let pinned = reference::pinned(self.new.spec);
         let missing = || {
             Failure::from(EngineError::ImageMissing {
-                image: image.clone(),
+                image: pinned.clone(),
             })
         };
-        let here = self.node.engine.image(image).await?;
+        let here = self.node.engine.image(&pinned).await?;
         let present = here.is_some();
         // Of a multi-platform image the engine shows one platform. If that one does not fit, the
         // image is pulled again, and the engine refuses it if it must.
@@ -291,12 +292,24 @@ impl Create<'_> {
                 "the pull policy is `never`: load the image on the machine, or change the policy",
             )),
             v1::PullPolicy::Missing | v1::PullPolicy::Unspecified if fits => Ok(()),
-            _ => self.pull(image, platform).await,
+            // The registry was asked for the digest, and cannot have another content under it.
+            _ if fits && !self.new.spec.image_digest.is_empty() => Ok(()),
+            _ => match self.pull(&pinned, platform, image).await {
+                Err(failure) if fits && failure.code == Code::Unreachable => {
+                    (self.say)(format!(
+                        "{}; the image that is on this machine is used",
+                        failure.message
+                    ));
+                    Ok(())
+                }
+                pulled => pulled,
+            },
         }
     }
 
-    async fn pull(&self, image: &str, platform: &str) -> Result<(), Failure> {
-        (self.say)(format!("pulling {image}"));
+    /// Pulls an image, which messages call `name`.
+    async fn pull(&self, image: &str, platform: &str, name: &str) -> Result<(), Failure> {
+        (self.say)(format!("pulling {name}"));
         let mut progress = self.node.engine.pull(image, platform).await?;
         let mut reported_at = Instant::now();
         while let Some(line) = progress.next().await {
@@ -314,7 +327,7 @@ impl Create<'_> {
             }
             .into());
         }
-        (self.say)(format!("pulled {image}"));
+        (self.say)(format!("pulled {name}"));
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Images that the client sends.
 
+mod resolve;
 pub(super) mod sweep;
 
 use std::io;

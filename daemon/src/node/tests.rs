@@ -225,13 +225,35 @@ async fn create_replica_pulls_image_by_policy() {
         .await
         .unwrap();
     assert!(!progress.is_empty());
-    // On the machine, but the registry must be asked and does not answer.
-    let always = bench.refused(with(IMAGE, Policy::Always, false)).await;
+    // On the machine, and the registry does not answer.
+    let (progress, _) = create(&bench.node, with(IMAGE, Policy::Always, false))
+        .await
+        .unwrap();
+    let last = progress.last().unwrap();
+    assert!(
+        last.contains(IMAGE) && last.ends_with("the image that is on this machine is used"),
+        "{progress:?}"
+    );
+    let always = bench.refused(with("none:1", Policy::Always, false)).await;
     assert_eq!(always.code, Code::Unreachable);
     assert!(
-        always.message.contains(IMAGE) && hint(&always).contains("registry"),
+        always.message.contains("none:1") && hint(&always).contains("registry"),
         "{always:?}"
     );
+    // Pinned: pulled by its digest, and not again.
+    bench.engine.push_to_registry("web:3", "sha256:a");
+    let pinned = v1::ServiceSpec {
+        image_digest: "sha256:a".into(),
+        ..with("web:3", Policy::Always, false)
+    };
+    bench.engine.push_to_registry("web:3", "sha256:b");
+    let (progress, id) = create(&bench.node, pinned.clone()).await.unwrap();
+    assert_eq!(progress.first().map(String::as_str), Some("pulling web:3"));
+    let container = bench.engine.inspect(&id).await.unwrap();
+    assert_eq!(container.record.image, "web:3");
+    bench.engine.lose_registry();
+    let (progress, _) = create(&bench.node, pinned).await.unwrap();
+    assert!(progress.is_empty());
     // Built images are never pulled.
     bench.engine.add_to_registry("built:1");
     let built = bench.refused(with("built:1", Policy::Always, true)).await;

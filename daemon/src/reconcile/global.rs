@@ -142,6 +142,7 @@ fn request(cluster: &Cluster, key: &ServiceKey) -> Option<PlanRequest> {
             recreate: false,
             other_services: others.map(|other| other.service.to_string()).collect(),
             remove_orphans: false,
+            images_resolved: true,
         })),
     })
 }

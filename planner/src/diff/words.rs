@@ -133,6 +133,14 @@ pub(super) fn restart(spec: &ServiceSpec) -> String {
     }
 }
 
+/// A digest's algorithm and its first digits.
+pub(super) fn digest(digest: &str) -> String {
+    match digest.split_once(':') {
+        Some((algorithm, digits)) => format!("{algorithm}:{}", short(digits)),
+        None => digest.to_owned(),
+    }
+}
+
 pub(super) fn pull_policy(spec: &ServiceSpec) -> &'static str {
     match spec.pull_policy() {
         PullPolicy::Unspecified => "",

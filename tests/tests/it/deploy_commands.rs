@@ -54,7 +54,7 @@ const SPEC: &str = "image built command entrypoint environment ports mounts heal
                     userns cgroup cgroup_parent privileged group_add security_opt device_cgroup_rules \
                     devices device_requests sysctls storage_opt annotations ulimits resources logging \
                     runtime platform shm_size restart_attempts files secret_environment post_start pre_stop \
-                    pre_deploy update placement service_labels shared_revisions";
+                    pre_deploy update placement service_labels shared_revisions image_digest";
 
 #[test]
 fn listings_logs_and_exec_work_on_every_machine() {

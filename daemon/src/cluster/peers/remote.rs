@@ -15,7 +15,8 @@ use uc_api::v1::{
     LogEntry, MissingContentsRequest, NodeLogsRequest, NodeMissingImagesRequest, ObserveRequest,
     ObserveResponse, PeerBackupRequest, PeerExamineRequest, PeerResetRequest, PositionRequest,
     PushImageRequest, ReadContentRequest, ReleaseRequest, ReplicaChange, ReplicationFrame,
-    RunPreDeployEvent, RunPreDeployRequest, SeenRequest, SettleRequest, VolumeSpec, WatchRequest,
+    ResolveImageRequest, ResolveImageResponse, RunPreDeployEvent, RunPreDeployRequest, SeenRequest,
+    SettleRequest, VolumeSpec, WatchRequest,
 };
 use uc_api::{Code, ContentHash, Failure};
 use uc_cluster_state::Actor;
@@ -31,6 +32,8 @@ pub(crate) const LOOK_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) const PATIENT_LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// A look for images or contents.
 const MISSING_LIMIT: Duration = Duration::from_secs(10);
+/// A question to a registry. The engine's own limit is ten seconds, and comes first.
+const REGISTRY_LIMIT: Duration = Duration::from_secs(12);
 /// An examination, which has its own, shorter limits for each part.
 const EXAMINE_LIMIT: Duration = Duration::from_secs(10);
 /// Making a volume.
@@ -176,6 +179,24 @@ impl Remote {
         self.within(MISSING_LIMIT, self.node().missing_images(request))
             .await
             .map(|answer| answer.missing)
+    }
+
+    /// Which content an image reference means: for the machine's engine, or for the registry.
+    pub(crate) async fn resolve_image(
+        &self,
+        image: &str,
+        ask_registry: bool,
+    ) -> Result<ResolveImageResponse, Failure> {
+        let request = ResolveImageRequest {
+            image: image.to_owned(),
+            ask_registry,
+        };
+        let limit = if ask_registry {
+            REGISTRY_LIMIT
+        } else {
+            LOOK_LIMIT
+        };
+        self.within(limit, self.node().resolve_image(request)).await
     }
 
     /// Loads an image. The caller limits how long the machine may accept nothing.

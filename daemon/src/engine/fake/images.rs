@@ -34,7 +34,37 @@ impl FakeEngine {
 
     /// Adds an image that can be pulled.
     pub(crate) fn add_to_registry(&self, image: &str) {
-        self.state().registry.insert(image.to_owned());
+        self.push_to_registry(image, "sha256:1");
+    }
+
+    /// Gives an image that can be pulled this digest, by which it can be pulled as well.
+    pub(crate) fn push_to_registry(&self, image: &str, digest: &str) {
+        let by_digest = reference::by_digest(image, digest);
+        let registry = &mut self.state().registry;
+        registry.insert(image.to_owned(), digest.to_owned());
+        registry.insert(by_digest, digest.to_owned());
+    }
+
+    /// Makes the registry unreachable.
+    pub(crate) fn lose_registry(&self) {
+        self.state().registry.clear();
+    }
+
+    pub(super) fn look_up(&self, image: &str) -> Result<String, EngineError> {
+        self.find_in_registry(image)
+            .map_err(|_| EngineError::Registry {
+                image: image.to_owned(),
+                reason: "dial tcp: connection refused".to_owned(),
+            })
+    }
+
+    fn find_in_registry(&self, image: &str) -> Result<String, EngineError> {
+        let known = self.reach()?.registry.get(image).cloned();
+        known.ok_or_else(|| EngineError::Pull {
+            image: image.to_owned(),
+            problem: PullProblem::Unreachable,
+            reason: "dial tcp: connection refused".to_owned(),
+        })
     }
 
     /// Adds an image with this id to the machine.
@@ -92,19 +122,22 @@ impl FakeEngine {
 
     pub(super) fn pull_image(
         &self,
-        reference: &str,
+        image: &str,
         platform: &str,
     ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError> {
-        let known = self.reach()?.registry.contains(reference);
-        let items = if known {
-            self.add_image_for(reference, platform);
-            vec![Ok(format!("Pulling {reference}"))]
-        } else {
-            vec![Err(EngineError::Pull {
-                image: reference.to_owned(),
-                problem: PullProblem::Unreachable,
-                reason: "dial tcp: connection refused".to_owned(),
-            })]
+        let items = match self.find_in_registry(image) {
+            Ok(digest) => {
+                let by_digest = reference::by_digest(image, &digest);
+                for name in [image, &by_digest] {
+                    self.add_image_for(name, platform);
+                    let mut state = self.state();
+                    let image = state.images.get_mut(name).expect("it was added");
+                    image.id.clone_from(&digest);
+                    image.digests = vec![by_digest.clone()];
+                }
+                vec![Ok(format!("Pulling {image}"))]
+            }
+            Err(error) => vec![Err(error)],
         };
         Ok(futures_util::stream::iter(items).boxed())
     }

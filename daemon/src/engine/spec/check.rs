@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use uc_api::{ProjectName, ServiceName, v1};
 
 use super::SpecError;
+use crate::engine::reference;
 
 /// Checks a spec before anything is done for it. Returns the first problem.
 pub(crate) fn check(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
@@ -15,7 +16,7 @@ pub(crate) fn check(spec: &v1::ServiceSpec) -> Result<(), SpecError> {
             service: spec.name.clone(),
         });
     }
-    if !is_reference(&spec.image) {
+    if !is_reference(&reference::pinned(spec)) {
         return Err(SpecError::Image {
             service: spec.name.clone(),
             image: spec.image.clone(),
