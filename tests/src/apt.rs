@@ -110,7 +110,9 @@ pub(crate) fn install_missing(needs: &[Need]) -> anyhow::Result<()> {
     install
         .args(["install", "-q", "-y", "--no-install-recommends"])
         .args(&missing)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // The programs are wanted, not the services that start with some of the packages.
+        .env("RUNLEVEL", "1");
     capture(&mut install)?.checked()?;
     Ok(())
 }

@@ -80,6 +80,8 @@ pub(crate) fn run_tests(root: &Path, arguments: &Arguments) -> anyhow::Result<Ex
 
 /// Starts one testbed for all tests, since nextest runs each test in its own process.
 fn with_testbed(runner: &mut Command) -> anyhow::Result<ExitCode> {
+    // For tests of the daemon's own package; the testbed installs what else they need.
+    host::ensure_program("docker-registry", "docker-registry")?;
     let name: TestbedName = TESTBED.parse()?;
     let _claim = Claim::stake(&name)?;
     // An interrupted run leaves machines in an unknown state.

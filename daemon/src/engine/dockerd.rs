@@ -26,6 +26,13 @@ pub(crate) struct Dockerd {
     process: Option<Child>,
 }
 
+/// Prints why a test does nothing. Where everything is expected to be there, that is a failure.
+pub(crate) fn skip(what: &str) {
+    let set = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+    assert!(!set("CI") || set("UC_TESTBED_SKIP"), "{what}");
+    println!("skipped: {what}");
+}
+
 impl Dockerd {
     /// Starts an engine. Returns `None` and prints a notice if that is impossible: without root,
     /// `dockerd` or `busybox`.
@@ -49,7 +56,7 @@ impl Dockerd {
             ),
         ] {
             if !there {
-                println!("skipped: {what}");
+                skip(what);
                 return None;
             }
         }

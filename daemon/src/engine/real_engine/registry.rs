@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use futures_util::TryStreamExt as _;
 
 use super::*;
+use crate::engine::dockerd::skip;
 use crate::engine::reference::by_digest;
 
 const APP: &str = "127.0.0.1:5000/app:latest";
@@ -21,7 +22,7 @@ impl Registry {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut folders = std::env::split_paths(&path);
         if !folders.any(|folder| folder.join("docker-registry").is_file()) {
-            println!("skipped: docker-registry is not installed");
+            skip("docker-registry is not installed");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
