@@ -67,8 +67,8 @@ pub mod label {
     pub const POST_START: &str = "uc.post-start";
     /// Commands to run in the container before it is stopped: a JSON list of `uc.v1.Hook`.
     pub const PRE_STOP: &str = "uc.pre-stop";
-    /// Marks a container that runs a command for a deployment and is not a replica. The value
-    /// identifies the daemon's process and the run.
+    /// Marks a container that runs a command for a deployment and is not a replica. The value is
+    /// the id of the deployment.
     pub const HOOK: &str = "uc.hook";
 }
 

@@ -49,6 +49,8 @@ struct Replicas {
     desired: u32,
     running: u32,
     healthy: u32,
+    /// Jobs that have ended with code 0.
+    completed: u32,
 }
 
 impl Service {
@@ -60,6 +62,7 @@ impl Service {
                 desired: status.desired,
                 running: status.running,
                 healthy: status.healthy,
+                completed: status.completed,
             },
             ports: spec.ports.show(),
             project: spec.project.clone(),

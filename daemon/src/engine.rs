@@ -63,7 +63,7 @@ pub(crate) struct Container {
     pub record: v1::ReplicaRecord,
     /// True if uc created the container. Other containers are never touched.
     pub managed: bool,
-    /// Mark of the run, if the container runs a command for a deployment. Empty for a replica.
+    /// The deployment for which the container runs a command. Empty for a replica.
     pub hook: String,
     /// Deployment and step that created it. Empty if none did.
     pub step: String,

@@ -30,6 +30,7 @@ use images::sweep::ImageUse;
 pub(crate) use images::sweep::NamedImages;
 pub(crate) use leases::{Executing, Leases, TTL as LEASE_TTL};
 pub(crate) use marks::Marks;
+use pre_deploy::PreDeploys;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -67,11 +68,9 @@ pub(crate) struct NodeService {
     audience: Arc<OnceLock<Arc<dyn Audience>>>,
     tasks: TaskTracker,
     cancel: CancellationToken,
-    /// Random value of this daemon process. The marks of the containers that run commands for it
-    /// start with this value.
-    runner: Arc<str>,
     leases: Arc<Leases>,
     image_use: Arc<ImageUse>,
+    pre_deploys: Arc<PreDeploys>,
 }
 
 impl NodeService {
@@ -85,10 +84,12 @@ impl NodeService {
         changes: Changes,
         cancel: CancellationToken,
     ) -> Self {
-        let runner: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
+        // A random value of this process.
+        let process = format!("{:016x}", rand::random::<u64>());
         Self {
-            leases: Arc::new(Leases::new(Arc::clone(&runner))),
+            leases: Arc::new(Leases::new(process.into())),
             image_use: Arc::default(),
+            pre_deploys: Arc::default(),
             engine,
             files,
             identity,
@@ -97,7 +98,6 @@ impl NodeService {
             audience: Arc::default(),
             tasks: TaskTracker::new(),
             cancel,
-            runner,
         }
     }
 
@@ -134,6 +134,12 @@ impl NodeService {
             Some(audience) => audience.seen().await,
             None => Vec::new(),
         }
+    }
+
+    /// Whether a deployment is known to have ended.
+    fn has_ended(&self, deployment: &str) -> bool {
+        let audience = self.audience.get();
+        audience.is_some_and(|audience| audience.has_ended(deployment))
     }
 
     /// Waits for the tasks that still run after `cancel`, so that nothing is left half-done.

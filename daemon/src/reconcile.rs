@@ -27,10 +27,12 @@ use uc_api::Failure;
 
 use crate::backoff::Backoff;
 use crate::cluster::audience::OtherMachines;
+use crate::cluster::deployments::deployments;
 use crate::cluster::member::Member;
 use crate::cluster::peers::Link;
 use crate::cluster::readiness::{Readiness, Stage};
 use crate::deploy::resume;
+use crate::deploy::resume::catch_up;
 
 /// Serves the callers of these connections until the member stops.
 pub(crate) type ServePeers = fn(Arc<Member>, mpsc::Receiver<Link>) -> BoxFuture<'static, ()>;
@@ -126,14 +128,18 @@ async fn name_node(member: Arc<Member>) {
     }
 }
 
-/// Takes over the containers of an earlier process of the daemon: removes those that ran commands
-/// for its deployments, and watches those that are not yet known to be jobs or servers. Docker may
+/// Takes over the containers of an earlier process of the daemon: watches those that are not yet
+/// known to be jobs or servers, and looks for those that run commands for deployments. Docker may
 /// start later than this daemon.
 async fn take_over_containers(member: Arc<Member>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     let take_over = async || {
-        member.node.remove_left_pre_deploys().await?;
-        member.node.watch_undecided_replicas().await
+        member.node.watch_undecided_replicas().await?;
+        // A deployment that has just begun may be known to others only.
+        catch_up(&member).await;
+        let known = deployments(&member.store.snapshot());
+        let runs = |id: &str| known.iter().any(|of| of.id == id && of.ended.is_none());
+        member.node.take_over_pre_deploys(runs).await
     };
     let taken_over = async {
         while let Err(error) = take_over().await {

@@ -47,8 +47,8 @@ pub struct ZoneMachine {
     pub state: MachineState,
 }
 
-/// How much is known of a machine's replicas; the most first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How much is known of a machine's replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineState {
     Up,
     /// It is up and its Docker engine does not answer: what is known of its replicas is from
@@ -154,32 +154,26 @@ struct Address {
 /// replicas runs. Cluster software that becomes healthy only when it has found its peers by name
 /// can start, and a wrong health check does not make a service unreachable.
 ///
-/// The machine counts first: a replica that is known to run at least answers or refuses, and what
-/// was healthy when it was last heard of can have ended.
+/// The fields are compared in their order. Packets to a machine that is down are lost, so any
+/// replica elsewhere is better. A replica that does not serve is worse than one that served when
+/// its engine was last heard of: containers usually outlive the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    machine: MachineState,
-    state: State,
-}
-
-/// What a running replica is good for; the best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    Serving,
-    /// Still healthy, and about to be stopped: better than one that does not serve yet.
-    Draining,
+    is_down: bool,
     /// Starting or unhealthy. Which of them is nearer to serving is unknown.
-    NotServing,
-    DrainingNotServing,
+    is_not_serving: bool,
+    is_engine_away: bool,
+    /// About to be stopped.
+    is_draining: bool,
 }
 
-impl State {
-    fn of(replica: &ZoneReplica) -> Self {
-        match (replica.health, replica.draining) {
-            (ReplicaHealth::Healthy, false) => Self::Serving,
-            (ReplicaHealth::Healthy, true) => Self::Draining,
-            (ReplicaHealth::Starting | ReplicaHealth::Unhealthy, false) => Self::NotServing,
-            (ReplicaHealth::Starting | ReplicaHealth::Unhealthy, true) => Self::DrainingNotServing,
+impl Rank {
+    fn of(replica: &ZoneReplica, machine: MachineState) -> Self {
+        Self {
+            is_down: machine == MachineState::Down,
+            is_not_serving: replica.health != ReplicaHealth::Healthy,
+            is_engine_away: machine == MachineState::EngineAway,
+            is_draining: replica.draining,
         }
     }
 }
@@ -252,14 +246,14 @@ impl Zone {
             addresses.push(Address {
                 ip: replica.ip,
                 machine: replica.machine_id,
-                rank: Rank {
-                    // A machine that is not in the list is not known to be down.
-                    machine: machines
+                // A machine that is not in the list is not known to be down.
+                rank: Rank::of(
+                    replica,
+                    machines
                         .get(&replica.machine_id)
                         .copied()
                         .unwrap_or(MachineState::Up),
-                    state: State::of(replica),
-                },
+                ),
             });
         }
         for (service, projects) in by_service {

@@ -1,12 +1,13 @@
 //! Taking all replicas of a project from one machine. Its services keep their specs; only the
-//! places change. What has its volumes on the machine, and on no other one, stays there with
-//! everything that shares its namespaces.
+//! places change. What has its volumes on the machine stays there with everything that shares its
+//! namespaces. A volume of the same name on another machine has other data, unless the volume's
+//! driver keeps the data outside the machines.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use uc_api::ServiceKey;
 use uc_api::revision::revision;
-use uc_api::v1::{DrainMachine, ServiceMode, ServiceSpec};
+use uc_api::v1::{DrainMachine, ServiceMode, ServiceSpec, VolumeSpec};
 
 use super::desired::{Target, Wanted, known_services, stored_spec};
 use super::error::PlanError;
@@ -50,7 +51,7 @@ pub(super) fn drained(
             )),
         }
     }
-    for (key, why) in staying(&specs, machine, cluster) {
+    for (key, why) in staying(&specs, machine, observed, cluster) {
         specs.remove(&key);
         wanted
             .warnings
@@ -74,10 +75,19 @@ pub(super) fn drained(
     Ok(wanted)
 }
 
+/// Whether a volume can have the same data on several machines: another driver than that of the
+/// machine's disk, or one that mounts something, such as NFS. Of an external one only its user
+/// knows.
+fn keeps_data_outside(volume: &VolumeSpec) -> bool {
+    let is_local = matches!(volume.driver.as_str(), "" | "local");
+    volume.external || !is_local || !volume.driver_opts.is_empty()
+}
+
 /// The services that cannot leave the machine, each with the reason.
 fn staying(
     specs: &BTreeMap<ServiceKey, ServiceSpec>,
     machine: usize,
+    observed: &Observed,
     cluster: &Cluster<'_>,
 ) -> Vec<(ServiceKey, String)> {
     let mut staying: Vec<(ServiceKey, String)> = Vec::new();
@@ -86,10 +96,16 @@ fn staying(
         if spec.mode() == ServiceMode::Global {
             continue;
         }
+        let record = observed.services.get(key);
+        let is_shared = |name: &str| {
+            let mut volumes = record.iter().flat_map(|record| &record.volumes);
+            volumes.any(|volume| volume.name == name && keeps_data_outside(volume))
+        };
         let only_here = |name: &&str| {
             let mut machines = 0..cluster.machines.len();
-            cluster.has_volume(machine, name)
-                && machines.all(|index| index == machine || !cluster.has_volume(index, name))
+            let is_elsewhere =
+                machines.any(|index| index != machine && cluster.has_volume(index, name));
+            cluster.has_volume(machine, name) && !(is_elsewhere && is_shared(name))
         };
         let volumes: Vec<String> = volume_names(spec)
             .into_iter()

@@ -3531,6 +3531,10 @@ pub struct ServiceStatus {
     pub healthy: u32,
     #[prost(int64, tag = "6")]
     pub updated_at_ms: i64,
+    /// Replicas of the present revision that are jobs and have ended with code 0, also on machines that
+    /// are down.
+    #[prost(uint32, tag = "7")]
+    pub completed: u32,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -6328,9 +6332,6 @@ pub struct SettleRequest {
     /// Names as `project/service`.
     #[prost(string, repeated, tag = "2")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Of these, the services that do not exist after the deployment. Nothing of them is kept.
-    #[prost(string, repeated, tag = "3")]
-    pub gone: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]

@@ -13,7 +13,7 @@ use crate::view;
 /// List the services of the cluster
 ///
 /// REPLICAS shows how many run, of how many should; a second number tells how many of them are
-/// healthy if not all are.
+/// healthy if not all are. A job whose replicas have all ended with code 0 is `completed`.
 #[derive(Debug, Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct LsArgs {
@@ -70,13 +70,20 @@ fn table(services: &[(ServiceSpec, ServiceStatus)]) -> Table {
 /// means that everything is as it should be.
 fn replicas(status: &ServiceStatus) -> Cell {
     let (running, healthy, desired) = (status.running, status.healthy, status.desired);
+    let completed = status.completed;
+    if completed > 0 && running == 0 && completed >= desired {
+        return Cell::styled("completed", GREEN);
+    }
     let mut text = format!("{running}/{desired}");
     if healthy < running {
         text = format!("{text}, {healthy} healthy");
     }
-    let style = if running >= desired && healthy >= running {
+    if completed > 0 {
+        text = format!("{text}, {completed} completed");
+    }
+    let style = if running + completed >= desired && healthy >= running {
         GREEN
-    } else if healthy == 0 {
+    } else if healthy + completed == 0 {
         RED
     } else {
         YELLOW
@@ -106,5 +113,23 @@ mod tests {
         assert_eq!(cell(2, 0, 2), Cell::styled("2/2, 0 healthy", RED));
         assert_eq!(cell(1, 1, 2), Cell::styled("1/2", YELLOW));
         assert_eq!(cell(0, 0, 2), Cell::styled("0/2", RED));
+    }
+
+    #[test]
+    fn jobs_that_have_ended_well_are_completed() {
+        let cell = |running, completed, desired| {
+            let status = ServiceStatus {
+                desired,
+                running,
+                healthy: running,
+                completed,
+                ..Default::default()
+            };
+            replicas(&status)
+        };
+        assert_eq!(cell(0, 1, 1), Cell::styled("completed", GREEN));
+        assert_eq!(cell(1, 1, 2), Cell::styled("1/2, 1 completed", GREEN));
+        assert_eq!(cell(0, 1, 2), Cell::styled("0/2, 1 completed", YELLOW));
+        assert_eq!(cell(0, 0, 1), Cell::styled("0/1", RED));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 use uc_api::id::short;
 use uc_api::v1::{CancelRequest, DeployEvent, WatchRequest};
@@ -18,6 +19,40 @@ use crate::ui::Ui;
 /// deployments within seconds.
 const WATCH_AGAIN_LIMIT: Duration = Duration::from_mins(1);
 const WATCH_AGAIN_PAUSE: Duration = Duration::from_secs(1);
+/// Events that lasted this long start the limit again. A daemon that dies each time it works on the
+/// deployment, or that ends each stream, is not watched forever.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// How long a deployment is looked for.
+#[derive(Debug)]
+struct Patience {
+    /// When the present events began.
+    began: Instant,
+    lost_since: Option<Instant>,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            lost_since: None,
+        }
+    }
+
+    /// The events have ended. Returns when the search for them ends.
+    fn lost(&mut self) -> Instant {
+        let now = Instant::now();
+        if now.duration_since(self.began) >= LASTING {
+            self.lost_since = None;
+        }
+        *self.lost_since.get_or_insert(now) + WATCH_AGAIN_LIMIT
+    }
+
+    /// There are events again.
+    fn found(&mut self) {
+        self.began = Instant::now();
+    }
+}
 
 /// Who watches, and what ends the watching.
 #[derive(Debug)]
@@ -42,6 +77,7 @@ impl Follower<'_> {
         mut stream: Streaming<DeployEvent>,
         mut show: Show<'_>,
     ) -> Finished {
+        let mut patience = Patience::new();
         loop {
             let message = tokio::select! {
                 message = stream.message() => message,
@@ -68,24 +104,26 @@ impl Follower<'_> {
             let Some(id) = show.deployment().map(ToOwned::to_owned) else {
                 return unknown(lost(error, None));
             };
-            stream = match self.attach_again(&id, &show).await {
+            stream = match self.attach_again(&id, &show, patience.lost()).await {
                 Ok(Some(stream)) => stream,
                 Ok(None) => return unknown(lost(error, Some(&id))),
                 Err(error) => return unknown(error),
             };
+            patience.found();
             show.expect_repetition();
         }
     }
 
     /// The events of a deployment from its beginning. `None` if the cluster does not know it any
-    /// longer, or does not answer for [`WATCH_AGAIN_LIMIT`].
+    /// longer, or does not answer until the deadline.
     async fn attach_again(
         &mut self,
         id: &str,
         show: &Show<'_>,
+        deadline: Instant,
     ) -> CliResult<Option<Streaming<DeployEvent>>> {
         let lost = self.client.clone();
-        let attempts = tokio::time::timeout(WATCH_AGAIN_LIMIT, watch_again(&lost, id));
+        let attempts = tokio::time::timeout_at(deadline, watch_again(&lost, id));
         tokio::pin!(attempts);
         loop {
             tokio::select! {
@@ -265,6 +303,22 @@ pub(super) fn after_loss(id: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_end_again_and_again_are_looked_for_no_longer_than_a_minute() {
+        let mut patience = Patience::new();
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        let deadline = patience.lost();
+        assert_eq!(deadline, Instant::now() + WATCH_AGAIN_LIMIT);
+        for _ in 0..5 {
+            patience.found();
+            tokio::time::sleep(LASTING / 2).await;
+            assert_eq!(patience.lost(), deadline);
+        }
+        patience.found();
+        tokio::time::sleep(LASTING).await;
+        assert_eq!(patience.lost(), Instant::now() + WATCH_AGAIN_LIMIT);
+    }
 
     #[test]
     fn end_of_the_input_detaches_and_an_empty_line_continues() {

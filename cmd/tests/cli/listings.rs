@@ -50,6 +50,7 @@ fn service() -> v1::ServiceStatus {
         desired: 2,
         running: 1,
         healthy: 1,
+        completed: 0,
         updated_at_ms: 1_700_000_000_000,
     }
 }
@@ -183,6 +184,7 @@ fn ls_is_not_green_while_replicas_are_unhealthy() {
     let sick = v1::ServiceStatus {
         running: 2,
         healthy: 1,
+        completed: 0,
         ..service()
     };
     let world = World::with(Daemon {

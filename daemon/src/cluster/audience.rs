@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+use super::deployments::deployments;
 use super::member::Member;
 use crate::node::Audience;
 
@@ -39,5 +40,14 @@ impl Audience for OtherMachines {
         late.filter(|(_, seen)| seen.is_err())
             .map(|(machine, _)| machine.name.to_string())
             .collect()
+    }
+
+    fn has_ended(&self, deployment: &str) -> bool {
+        let Some(member) = self.0.upgrade() else {
+            return false;
+        };
+        let all = deployments(&member.store.snapshot());
+        let of_it = all.iter().find(|of| of.id == deployment);
+        of_it.is_some_and(|of| of.ended.is_some())
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ask::{Answer, Machines, confirmed};
+use ask::{Answer, Denial, Machines, confirmed};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
@@ -48,8 +48,9 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Leases the projects. Fails if another deployment has one of them on a machine that answers.
-    /// One that no user asked for is cancelled and waited for, unless this is one as well.
+    /// Leases the projects. Fails if another deployment has one of them on a machine that answers,
+    /// or if such a machine refuses. A deployment that no user asked for is cancelled and waited
+    /// for, unless this is one as well.
     pub(super) async fn take(
         member: &Arc<Member>,
         projects: BTreeSet<String>,
@@ -69,11 +70,14 @@ impl Lock {
             };
             match ask::ask(&**member, &reachable(&member.cluster()), &request).await {
                 Ok(()) => break request,
-                Err(held) if makes_way(&held, deployment) && started.elapsed() < MAKES_WAY => {
+                Err(Denial::Taken(held))
+                    if makes_way(&held, deployment) && started.elapsed() < MAKES_WAY =>
+                {
                     cancel(member, &held).await;
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
-                Err(held) => return Err(refusal(&member.cluster(), &held)),
+                Err(Denial::Taken(held)) => return Err(refusal(&member.cluster(), &held)),
+                Err(Denial::Refused(failure)) => return Err(failure),
             }
         };
         let hold = Hold {
@@ -192,13 +196,18 @@ impl Hold {
             .iter()
             .map(|id| self.member.lease(*id, request.clone()));
         for (id, answer) in machines.iter().zip(join_all(answers).await) {
-            if let Answer::Taken(held) = answer {
-                tracing::warn!(
-                    machine = %executor(&cluster, &id.to_string()),
+            let machine = executor(&cluster, &id.to_string());
+            match answer {
+                Answer::Taken(held) => tracing::warn!(
+                    machine,
                     project = held.project,
                     other = held.deployment_id,
                     "another deployment has a project of this one"
-                );
+                ),
+                Answer::Refused(failure) => {
+                    tracing::warn!(machine, %failure, "a machine does not lease a project any longer");
+                }
+                Answer::Granted | Answer::Silent => {}
             }
         }
     }
@@ -223,6 +232,10 @@ impl Machines for Member {
         match answer {
             Ok(None) => Answer::Granted,
             Ok(Some(held)) => Answer::Taken(held),
+            Err(failure) if failure.code == Code::Refused => {
+                Answer::Refused(failure.on(executor(&self.cluster(), &machine.to_string())))
+            }
+            // Also a machine whose version does not know the call.
             Err(failure) => {
                 tracing::debug!(%failure, "a machine is not asked for this deployment's projects");
                 Answer::Silent

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use uc_api::v1::{Kept, ObserveResponse, Plan, ReplicaRecord, VolumeRecord};
+use uc_api::v1::{
+    Kept, ObserveResponse, Plan, PlanRequest, ReplicaRecord, VolumeRecord, plan_request,
+};
 use uc_api::{Failure, MachineId};
 use uc_planner::Observed;
 
@@ -20,9 +22,9 @@ use crate::cluster::view::Cluster;
 /// for.
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 
-/// All machines as they are now. One that cannot be asked is taken from the store and counts as not
-/// up; the texts say which.
-pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
+/// All machines as they are now, for a plan of this request. One that cannot be asked is taken from
+/// the store and counts as not up; the texts say which.
+pub(super) async fn observe(member: &Member, request: &PlanRequest) -> (Observed, Vec<String>) {
     let cluster = member.cluster();
     let answers = join_all(cluster.machines().iter().map(|machine| {
         let down = cluster.is_down(machine.id);
@@ -69,13 +71,12 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
                 (replicas.collect(), volumes(&cluster, machine.id), false)
             }
         };
-        // What is only kept is no replica, and its deployment ends it.
         let replicas: Vec<ReplicaRecord> = replicas;
-        let replicas = replicas
-            .into_iter()
-            .filter(|of| of.kept() == Kept::Unspecified);
+        let replicas = replicas.into_iter();
         planned.push(uc_planner::Machine {
-            replicas: replicas.collect(),
+            replicas: replicas
+                .filter(|of| counts(of, request, &cluster))
+                .collect(),
             volumes,
             volume_homes: cluster
                 .volume_homes(machine.id)
@@ -105,6 +106,23 @@ pub(super) async fn observe(member: &Member) -> (Observed, Vec<String>) {
         },
         warnings,
     )
+}
+
+/// Whether a container has a part in a plan. One that is only kept is not a replica, and the next
+/// deployment of its service removes it. But a service whose first deployment failed has nothing
+/// else, and a user removes the service by its name.
+fn counts(replica: &ReplicaRecord, request: &PlanRequest, cluster: &Cluster) -> bool {
+    let is_removal = matches!(request.change, Some(plan_request::Change::Remove(_)));
+    let is_all = || {
+        let service = format!("{}/{}", replica.project, replica.service);
+        let service = service.parse();
+        service.is_ok_and(|service| !cluster.services().contains_key(&service))
+    };
+    match replica.kept() {
+        Kept::Unspecified => true,
+        Kept::Failed => is_removal && is_all(),
+        Kept::Replaced => false,
+    }
 }
 
 /// The volumes of a machine that cannot be asked: those that it reported, and those that are at
@@ -174,12 +192,42 @@ pub(super) async fn settle(member: &Member, machines: &[String], plan: &Plan) {
 
 #[cfg(test)]
 mod tests {
-    use uc_api::v1::VolumeHomeRecord;
+    use uc_api::v1::{RemoveServices, ScaleService, ServiceRecord, VolumeHomeRecord};
     use uc_cluster_state::{MemberStatus, Write};
 
     use super::*;
     use crate::app::tests::member_of_one;
     use crate::cluster::records::{VOLUME_HOME, VolumeHome, put};
+
+    #[test]
+    fn what_a_failed_first_deployment_left_can_be_removed_by_its_service() {
+        let own = crate::cluster::machines::Own {
+            id: MachineId::from_bytes([1; 16]),
+            key: uc_mesh::PrivateKey::from_bytes([1; 32]).public(),
+            network: "10.210.0.0/16".parse().unwrap(),
+            prefix_length: 24,
+        };
+        let cluster = Cluster::of_machines(own, []);
+        let exists = cluster
+            .clone()
+            .with_service("shop/web".parse().unwrap(), ServiceRecord::default());
+        let of = |change: plan_request::Change| PlanRequest {
+            change: Some(change),
+        };
+        let remove = of(plan_request::Change::Remove(RemoveServices::default()));
+        let scale = of(plan_request::Change::Scale(ScaleService::default()));
+        let kept = |kept: Kept| ReplicaRecord {
+            project: "shop".into(),
+            service: "web".into(),
+            kept: kept.into(),
+            ..ReplicaRecord::default()
+        };
+        assert!(counts(&kept(Kept::Unspecified), &scale, &cluster));
+        assert!(counts(&kept(Kept::Failed), &remove, &cluster));
+        assert!(!counts(&kept(Kept::Failed), &scale, &cluster));
+        assert!(!counts(&kept(Kept::Failed), &remove, &exists));
+        assert!(!counts(&kept(Kept::Replaced), &remove, &cluster));
+    }
 
     /// F8: nothing that an evicted machine reported is shown, and its volumes still are where they
     /// were.

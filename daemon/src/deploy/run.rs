@@ -47,8 +47,9 @@ const LAST_LOG_RETRY: Duration = Duration::from_mins(1);
 /// What would change.
 pub(crate) async fn plan_request(member: &Member, request: &PlanRequest) -> Result<Plan, Failure> {
     let request = resolve(&member.cluster(), &member.store.snapshot(), request.clone())?;
-    let resolved = resolve_images(member, request);
-    let ((request, unresolved), (observed, unreachable)) = tokio::join!(resolved, observe(member));
+    let resolved = resolve_images(member, request.clone());
+    let ((request, unresolved), (observed, unreachable)) =
+        tokio::join!(resolved, observe(member, &request));
     let mut plan = plan(&request, observed)?.plan;
     plan.warnings.extend(unreachable);
     plan.warnings.extend(unresolved);
@@ -189,7 +190,7 @@ async fn confirmed(
     digest: &str,
     projects: &BTreeSet<String>,
 ) -> Result<Planned, Failure> {
-    let (observed, _) = observe(member).await;
+    let (observed, _) = observe(member, request).await;
     let planned = plan(request, observed)?;
     let mut services = planned.plan.services.iter();
     if planned.plan.digest == digest && services.all(|of| projects.contains(&of.project)) {
@@ -449,19 +450,12 @@ impl<'a> Run<'a> {
             return;
         }
         let cluster = self.member.cluster();
-        let exists = |name: &&String| cluster.service(name).is_ok();
-        let gone: Vec<String> = services
-            .iter()
-            .filter(|name| !exists(name))
-            .cloned()
-            .collect();
         let machines = cluster.machines().iter();
         let up = machines.filter(|machine| !cluster.is_down(machine.id));
         let settled = join_all(up.map(|machine| {
             let request = SettleRequest {
                 deployment_id: self.deployment.clone(),
                 services: services.clone(),
-                gone: gone.clone(),
             };
             let remote = self.member.peers.machine(machine);
             async move { (machine, remote.settle(request).await) }

@@ -524,12 +524,11 @@ impl Engine for DockerEngine {
         let named = list.into_iter().map(|image| NamedImage {
             id: image.id,
             // Older engines give images without a name this one.
-            names: Vec::from_iter(
-                image
-                    .repo_tags
-                    .into_iter()
-                    .filter(|name| name != "<none>:<none>"),
-            ),
+            names: image
+                .repo_tags
+                .into_iter()
+                .filter(|name| name != "<none>:<none>")
+                .collect(),
         });
         let mut images: Vec<NamedImage> = named.filter(|image| !image.names.is_empty()).collect();
         images.sort_by(|a, b| a.id.cmp(&b.id));

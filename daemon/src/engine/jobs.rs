@@ -6,6 +6,11 @@
 //! when the engine stops it. So such a container begins with `on-failure`, and gets
 //! `unless-stopped` once it has shown that it is a server: its healthcheck passes, or it runs for
 //! [`SERVER_AFTER`].
+//!
+//! When the daemon stops, the machine may be shutting down, and a server that is still undecided
+//! would be lost. So what runs then gets `always`, which restarts it after a boot as well. No
+//! decided container has this policy, so the next daemon knows that it is undecided. A job that
+//! ends in the meantime is repeated until that daemon has started.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +42,8 @@ enum Decision {
     Wait,
     /// Restart it like `unless-stopped` from now on.
     Server,
+    /// An earlier daemon left it undecided when it stopped.
+    Undecide,
     /// The engine stopped it together with itself. A server would run again.
     StartAgain,
     /// It is decided already, it has ended, or a user stopped it.
@@ -45,7 +52,13 @@ enum Decision {
 
 /// Reports whether it is not yet known if the container is a job or a server.
 pub(crate) fn is_undecided(container: &Container) -> bool {
-    container.restart_by_default && container.restart == v1::RestartPolicy::OnFailure
+    container.restart_by_default
+        && (container.restart == v1::RestartPolicy::OnFailure || is_left_undecided(container))
+}
+
+/// Reports whether a daemon stopped while it was not known if the container is a job or a server.
+fn is_left_undecided(container: &Container) -> bool {
+    container.restart_by_default && container.restart == v1::RestartPolicy::Always
 }
 
 fn decide(container: &Container, seen: Seen) -> Decision {
@@ -58,14 +71,18 @@ fn decide(container: &Container, seen: Seen) -> Decision {
         v1::ReplicaState::Running if seen.running >= SERVER_AFTER => Decision::Server,
         v1::ReplicaState::Exited if record.finished && seen.engine_was_away => Decision::StartAgain,
         v1::ReplicaState::Running | v1::ReplicaState::Restarting | v1::ReplicaState::Paused => {
-            Decision::Wait
+            if is_left_undecided(container) {
+                Decision::Undecide
+            } else {
+                Decision::Wait
+            }
         }
         _ => Decision::Leave,
     }
 }
 
 /// Watches a container that was just started until it is decided. A container that still runs when
-/// `cancel` fires becomes a server, because the machine may be shutting down.
+/// `cancel` fires is restarted after a boot, because the machine may be shutting down.
 pub(crate) async fn decide_restart(engine: Arc<dyn Engine>, id: String, cancel: CancellationToken) {
     let mut running_since = Instant::now();
     let mut restarts = 0;
@@ -85,9 +102,21 @@ pub(crate) async fn decide_restart(engine: Arc<dyn Engine>, id: String, cancel: 
                     engine_was_away,
                 };
                 let done = match decide(&container, seen) {
-                    Decision::Wait if stopping && runs => become_server(&*engine, &id).await,
+                    Decision::Wait if stopping && runs => {
+                        set_restart(&*engine, &id, v1::RestartPolicy::Always).await
+                    }
                     Decision::Wait => stopping,
-                    Decision::Server => become_server(&*engine, &id).await || stopping,
+                    Decision::Server => {
+                        let policy = v1::RestartPolicy::UnlessStopped;
+                        set_restart(&*engine, &id, policy).await || stopping
+                    }
+                    // It stays as it is for the next daemon.
+                    Decision::Undecide if stopping => true,
+                    Decision::Undecide => {
+                        let policy = v1::RestartPolicy::OnFailure;
+                        set_restart(&*engine, &id, policy).await;
+                        false
+                    }
                     Decision::StartAgain => {
                         match engine.start(&id).await {
                             Ok(()) => engine_was_away = false,
@@ -116,12 +145,10 @@ pub(crate) async fn decide_restart(engine: Arc<dyn Engine>, id: String, cancel: 
 }
 
 /// Returns whether the policy is changed. If not, the next look tries again.
-async fn become_server(engine: &dyn Engine, id: &str) -> bool {
-    let changed = engine
-        .set_restart(id, v1::RestartPolicy::UnlessStopped, 0)
-        .await;
+async fn set_restart(engine: &dyn Engine, id: &str, policy: v1::RestartPolicy) -> bool {
+    let changed = engine.set_restart(id, policy, 0).await;
     if let Err(error) = &changed {
-        tracing::warn!(container = id, %error, "cannot change the restart policy of a server");
+        tracing::warn!(container = id, %error, "cannot change the restart policy");
     }
     changed.is_ok()
 }

@@ -498,10 +498,10 @@ async fn real_engine_brings_back_servers_and_not_jobs() {
     let job = engine.inspect(&job).await.unwrap();
     assert!(job.record.finished, "{job:?}");
 
-    // The daemon stops before the engine when the machine shuts down.
+    // The daemon stops before the engine when the machine shuts down. It comes back after a boot.
     cancel.cancel();
     node.finish().await;
     let undecided = engine.inspect(&undecided).await.unwrap();
-    assert_eq!(undecided.restart, v1::RestartPolicy::UnlessStopped);
+    assert_eq!(undecided.restart, v1::RestartPolicy::Always);
     node.remove_all().await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! `Services`: services and replicas from the local store, and streams of replicas: logs and exec.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -88,7 +89,16 @@ fn status(
         }
         global_replicas(spec, places) as u32
     });
+    let completed = cluster.replicas().filter(|(machine, replica)| {
+        let of = &replica.record;
+        replica.service == *key
+            && of.finished
+            && of.revision == record.revision
+            && of.kept() == Kept::Unspecified
+            && retirement(cluster, (machine, replica)).is_none()
+    });
     ServiceStatus {
+        completed: completed.count() as u32,
         desired,
         running: running.len() as u32,
         healthy: running.iter().filter(is_healthy).count() as u32,
@@ -111,6 +121,24 @@ fn replica_status(cluster: &Cluster, (machine, replica): Owned<'_>) -> ReplicaSt
     }
 }
 
+/// A service by `project/service`, or by `service` where that is unique. Also one that does not
+/// exist, but of which containers are left: its first deployment failed, or it was removed while a
+/// machine was away.
+fn named<'a>(cluster: &'a Cluster, name: &str) -> Result<&'a ServiceKey, Failure> {
+    let unknown = match cluster.service(name) {
+        Ok((key, _)) => return Ok(key),
+        Err(failure) => failure,
+    };
+    let left = cluster.replicas().map(|(_, replica)| &replica.service);
+    let left: BTreeSet<&ServiceKey> = left
+        .filter(|key| key.to_string() == name || key.service.as_str() == name)
+        .collect();
+    match left.into_iter().collect::<Vec<_>>().as_slice() {
+        [one] if unknown.code == Code::NotFound => Ok(one),
+        _ => Err(unknown),
+    }
+}
+
 /// Replicas of the named services (all, where none is named), by service, machine and age. Those
 /// that failed and are kept for their logs are among them; those that were replaced are not.
 pub(super) fn selected<'a>(
@@ -120,7 +148,7 @@ pub(super) fn selected<'a>(
 ) -> Result<Vec<Owned<'a>>, Failure> {
     let keys = names
         .iter()
-        .map(|name| cluster.service(name).map(|(key, _)| key))
+        .map(|name| named(cluster, name))
         .collect::<Result<Vec<&ServiceKey>, Failure>>()?;
     let mut replicas: Vec<Owned<'a>> = cluster
         .replicas()

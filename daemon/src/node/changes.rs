@@ -9,6 +9,7 @@
 
 mod carry_out;
 mod journal;
+mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,15 +21,14 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uc_api::v1::{
-    ApplyEvent, ChangeEnded, ChangeRecord, ChangeStage, Kept, ReplicaChange, SettleRequest,
-    SettleResponse, apply_event,
+    ApplyEvent, ChangeEnded, ChangeRecord, ChangeStage, Kept, ReplicaChange, apply_event,
 };
 use uc_api::{Code, Failure};
 
 use self::carry_out::Work;
 use self::journal::{Journal, Saved};
 use super::{Marks, NodeService, Replies};
-use crate::engine::spec;
+use crate::engine::{Container, spec};
 
 /// The other machines, as far as a change has to wait for them.
 #[async_trait]
@@ -36,6 +36,9 @@ pub(crate) trait Audience: std::fmt::Debug + Send + Sync {
     /// Waits until the machines that are up have everything that this machine has published.
     /// Returns the names of those that do not have it after a short time.
     async fn seen(&self) -> Vec<String>;
+
+    /// Whether a deployment is known to have ended.
+    fn has_ended(&self, deployment: &str) -> bool;
 }
 
 /// Deployment and step.
@@ -145,6 +148,11 @@ impl Changes {
         })
     }
 
+    /// Whether a change is in the journal.
+    fn knows(&self, change: &ReplicaChange) -> bool {
+        lock(&self.entries).contains_key(&key(change))
+    }
+
     /// The entry of a change. A new one begins in this stage.
     fn enter(&self, change: &ReplicaChange, stage: ChangeStage) -> Result<Arc<Entry>, Failure> {
         let mut entries = lock(&self.entries);
@@ -179,6 +187,24 @@ impl Changes {
                 (record.stage(), change(&record).clone())
             })
             .collect()
+    }
+
+    /// Whether a container that was never started belongs to a change that is under way, or is the
+    /// one that its change made.
+    fn expects(&self, container: &Container) -> bool {
+        lock(&self.entries).values().any(|entry| {
+            let record = entry.record.lock();
+            let under_way = matches!(record.stage(), ChangeStage::Forward | ChangeStage::Backward);
+            step_label(change(&record)) == container.step
+                && (under_way || record.container_id == container.record.container_id)
+        })
+    }
+
+    /// The changes whose new containers failed and are kept for their logs.
+    pub(crate) fn failed(&self) -> Vec<ReplicaChange> {
+        let records = self.all().into_iter().map(|entry| entry.record());
+        let failed = records.filter(|record| record.stage() == ChangeStage::Failed);
+        failed.filter_map(|record| record.change).collect()
     }
 
     /// The deployments that have changes here which are not settled.
@@ -228,6 +254,11 @@ impl NodeService {
         self.identity()?;
         check(change)?;
         self.refuse_foreign(change)?;
+        // The call was delayed on its way, and its deployment counts this step as failed.
+        if !self.changes.knows(change) && self.has_ended(&change.deployment_id) {
+            let message = format!("deployment {} has ended", change.deployment_id);
+            return Err(Failure::new(Code::Refused, message));
+        }
         let entry = self.changes.enter(change, ChangeStage::Forward)?;
         let stage = entry.record.lock().stage();
         match stage {
@@ -316,46 +347,6 @@ impl NodeService {
         }
     }
 
-    /// Ends changes of a deployment without taking them back: a later one has decided about what
-    /// runs. What they replaced is removed.
-    pub(crate) async fn abandon(
-        &self,
-        deployment: &str,
-        which: impl Fn(&ReplicaChange) -> bool + Send,
-    ) {
-        for entry in self.changes.all() {
-            let record = entry.record();
-            let change = change(&record);
-            let concerned = change.deployment_id == deployment && which(change);
-            if !concerned || entry.working.load(Ordering::SeqCst) {
-                continue;
-            }
-            let failed = (record.stage() == ChangeStage::Failed).then_some(&record.container_id);
-            let kept = record.old_kept.then_some(&change.replaces);
-            for id in failed.into_iter().chain(kept) {
-                if let Err(error) = self.engine.remove(id).await {
-                    tracing::warn!(container = id, %error, "a container of a superseded deployment remains");
-                }
-            }
-            self.forget(&entry, &record);
-        }
-    }
-
-    /// Drops a change and its marks.
-    fn forget(&self, entry: &Entry, record: &ChangeRecord) {
-        if let Err(failure) = self.changes.journal.remove(&entry.record) {
-            tracing::warn!(%failure, "a change that has ended stays in the journal");
-            return;
-        }
-        let change = change(record);
-        for id in [&change.replaces, &record.container_id] {
-            self.marks.keep(id, None);
-        }
-        self.marks.clear(&change.replaces);
-        self.marks.started(&record.container_id);
-        lock(&self.changes.entries).remove(&key(change));
-    }
-
     /// What happens to a change until its end. For who takes it back, a change that failed, and so
     /// was undone already, is a success.
     fn follow(&self, entry: Arc<Entry>, back: bool) -> Replies<ApplyEvent> {
@@ -392,40 +383,11 @@ impl NodeService {
         })
         .boxed()
     }
+}
 
-    /// Ends a deployment on this machine, and removes what is kept of it and of earlier deployments
-    /// of these services. What this deployment's failed replicas printed stays readable, as long as
-    /// their service exists.
-    pub(crate) async fn settle(&self, request: &SettleRequest) -> SettleResponse {
-        let mut warnings = Vec::new();
-        for entry in self.changes.all() {
-            let record = entry.record();
-            let change = change(&record);
-            let own = change.deployment_id == request.deployment_id;
-            let service = format!("{}/{}", change.project, change.service);
-            let concerns = own || request.services.contains(&service);
-            let kept = match record.stage() {
-                ChangeStage::Done if concerns && record.old_kept => Some(&change.replaces),
-                ChangeStage::Failed if concerns && (!own || request.gone.contains(&service)) => {
-                    Some(&record.container_id)
-                }
-                ChangeStage::Done | ChangeStage::Undone if concerns => None,
-                _ => continue,
-            };
-            if let Some(kept) = kept.filter(|id| !id.is_empty())
-                && let Err(error) = self.engine.remove(kept).await
-            {
-                let short = uc_api::id::short(kept);
-                warnings.push(format!(
-                    "container {short} of {service} could not be removed: {}",
-                    Failure::from(error).message
-                ));
-                continue;
-            }
-            self.forget(&entry, &record);
-        }
-        SettleResponse { warnings }
-    }
+/// The value of the label on the container that the change creates.
+fn step_label(change: &ReplicaChange) -> String {
+    format!("{}/{}", change.deployment_id, change.step_id)
 }
 
 fn check(change: &ReplicaChange) -> Result<(), Failure> {

@@ -1,8 +1,13 @@
 //! Runs the command that precedes a deployment's changes to a service (`x-pre_deploy`). It runs in
 //! its own container, which is made like a replica but is not one. That container has no published
-//! ports, no names and no healthcheck. It is never restarted, and it is removed before its end is
-//! reported. If the daemon dies, the next one removes it.
+//! ports, no names and no healthcheck, and it is never restarted.
+//!
+//! A deployment runs the command of a service once. The container is found by its label, so a
+//! deployment that asks again, because a daemon or the engine was away, joins the command or gets
+//! its exit code. The container is removed when the deployment ends on this machine.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -26,9 +31,38 @@ const POLL: Duration = Duration::from_millis(100);
 /// Lines of the container's log in a failure.
 const LOG_TAIL: usize = 10;
 
+/// Held while the container of a command is looked for and started, so that of two calls only one
+/// creates it.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// The commands that deployments run here, or have run and not settled yet.
+#[derive(Debug, Default)]
+pub(super) struct PreDeploys {
+    /// By deployment and then by step.
+    steps: Mutex<BTreeMap<String, BTreeMap<String, Turn>>>,
+}
+
+impl PreDeploys {
+    fn enter(&self, deployment: &str, step: &str) -> Turn {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_deployment = steps.entry(deployment.to_owned()).or_default();
+        Arc::clone(of_deployment.entry(step.to_owned()).or_default())
+    }
+
+    fn forget(&self, deployment: &str) {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.remove(deployment);
+    }
+
+    fn deployments(&self) -> BTreeSet<String> {
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.keys().cloned().collect()
+    }
+}
+
 impl NodeService {
-    /// Runs the command in a task of its own and streams its output. If the caller disconnects, the
-    /// command is killed.
+    /// Runs the command, or joins it if this deployment runs or has run it, and streams its output.
+    /// It continues if the caller disconnects: the deployment asks again, or ends.
     pub(crate) fn run_pre_deploy_from(
         &self,
         request: v1::RunPreDeployRequest,
@@ -42,67 +76,88 @@ impl NodeService {
                 let message = format!("service `{}` has no pre-deploy command", spec.name);
                 Failure::new(Code::Invalid, message)
             })?;
+        if request.deployment_id.is_empty() {
+            let message = "the request has no deployment";
+            return Err(Failure::new(Code::Invalid, message));
+        }
         let limit = if hook.timeout_ms == 0 {
             TIMEOUT
         } else {
             Duration::from_millis(hook.timeout_ms)
         };
         let (events, receiver) = mpsc::channel(QUEUE);
-        let mark = format!("{}-{:016x}", self.runner, rand::random::<u64>());
-        let spec = container_spec(spec, hook, &mark);
+        let step = step_label(&request.deployment_id, &spec);
+        let spec = container_spec(spec, hook, &request.deployment_id);
         let node = self.clone();
         self.tasks.spawn(async move {
-            let run = Run { node: &node, events: &events };
-            let ended = tokio::select! {
-                ended = run.run_to_end(&spec, &request, limit) => Some(ended),
-                () = node.cancel.cancelled() => Some(Err(Failure::new(Code::Unreachable, "the daemon is shutting down"))),
-                () = events.closed() => None,
+            let run = Run {
+                node: &node,
+                events: &events,
+                step: &step,
             };
-            // Remove the container before its end is reported, so that nothing of it is left when
-            // the deployment continues.
-            if let Err(error) = node.remove_pre_deploys(|hook| hook == mark).await {
-                tracing::warn!(%error, "cannot remove the container of a pre-deploy command; it remains until the next start");
-            }
+            let ended = tokio::select! {
+                ended = run.run_to_end(&spec, &request, limit) => ended,
+                () = node.cancel.cancelled() => {
+                    Err(Failure::new(Code::Unreachable, "the daemon is shutting down"))
+                }
+                () = events.closed() => return,
+            };
             let last = match ended {
-                None => return,
-                Some(Ok(code)) => Ok(event(Event::ExitCode(code))),
-                Some(Err(failure)) => Err(node.status(failure)),
+                Ok(code) => Ok(event(Event::ExitCode(code))),
+                Err(failure) => Err(node.status(failure)),
             };
             let _caller_may_be_gone = events.send(last).await;
         });
         Ok(ReceiverStream::new(receiver).boxed())
     }
 
-    /// Removes containers of pre-deploy commands that an earlier process of this daemon ran.
-    pub(crate) async fn remove_left_pre_deploys(&self) -> Result<(), EngineError> {
-        let removed = self
-            .remove_pre_deploys(|hook| !hook.starts_with(&*self.runner))
-            .await?;
-        if removed > 0 {
-            tracing::info!(removed, "removed containers left by pre-deploy commands");
+    /// Takes over the containers that an earlier process of this daemon ran for deployments. Those
+    /// of deployments that do not run any longer are removed.
+    pub(crate) async fn take_over_pre_deploys(
+        &self,
+        runs: impl Fn(&str) -> bool + Send,
+    ) -> Result<(), EngineError> {
+        for container in self.engine.containers().await? {
+            if container.hook.is_empty() {
+                continue;
+            }
+            if runs(&container.hook) {
+                let _not_running = self.pre_deploys.enter(&container.hook, &container.step);
+            } else {
+                self.engine.remove(&container.record.container_id).await?;
+            }
         }
         Ok(())
     }
 
-    /// Removes containers by mark, not by id: the engine can have created a container without
-    /// anyone receiving its id.
-    async fn remove_pre_deploys(
-        &self,
-        which: impl Fn(&str) -> bool + Send,
-    ) -> Result<usize, EngineError> {
-        let mut removed = 0;
+    /// The deployments that have run commands here and are not settled.
+    pub(crate) fn pre_deploy_deployments(&self) -> BTreeSet<String> {
+        self.pre_deploys.deployments()
+    }
+
+    /// Removes what ran for a deployment, and kills what still runs. It goes by label and not by
+    /// id: the engine can have created a container without anyone receiving its id.
+    pub(super) async fn settle_pre_deploys(&self, deployment: &str) -> Result<(), EngineError> {
+        if !self.pre_deploys.deployments().contains(deployment) {
+            return Ok(());
+        }
         for container in self.engine.containers().await? {
-            if !container.hook.is_empty() && which(&container.hook) {
+            if container.hook == deployment {
                 self.engine.remove(&container.record.container_id).await?;
-                removed += 1;
             }
         }
-        Ok(removed)
+        self.pre_deploys.forget(deployment);
+        Ok(())
     }
 }
 
+/// The value of the label by which the command's container is found again.
+fn step_label(deployment: &str, spec: &v1::ServiceSpec) -> String {
+    format!("{deployment}/{}/{}/pre_deploy", spec.project, spec.name)
+}
+
 /// Reduces the service's spec to what a command that runs once can use.
-fn container_spec(spec: v1::ServiceSpec, hook: v1::PreDeploy, mark: &str) -> v1::ServiceSpec {
+fn container_spec(spec: v1::ServiceSpec, hook: v1::PreDeploy, deployment: &str) -> v1::ServiceSpec {
     let v1::ServiceSpec {
         mut labels,
         mut environment,
@@ -110,7 +165,7 @@ fn container_spec(spec: v1::ServiceSpec, hook: v1::PreDeploy, mark: &str) -> v1:
         user,
         ..
     } = spec.clone();
-    labels.insert(label::HOOK.to_owned(), mark.to_owned());
+    labels.insert(label::HOOK.to_owned(), deployment.to_owned());
     // The command's own variables win, also over secrets.
     secret_environment.retain(|name, _| !hook.environment.contains_key(name));
     environment.extend(hook.environment);
@@ -153,45 +208,76 @@ type Events = mpsc::Sender<Result<v1::RunPreDeployEvent, tonic::Status>>;
 struct Run<'a> {
     node: &'a NodeService,
     events: &'a Events,
+    step: &'a str,
 }
 
 impl Run<'_> {
-    /// Runs the command and returns its exit code.
+    /// Runs or joins the command and returns its exit code.
     async fn run_to_end(
         &self,
         spec: &v1::ServiceSpec,
         request: &v1::RunPreDeployRequest,
         limit: Duration,
     ) -> Result<i32, Failure> {
-        if let Err(error) = self.node.remove_left_pre_deploys().await {
-            tracing::warn!(%error, "cannot remove containers of earlier pre-deploy commands");
-        }
-        let new = NewContainer {
-            spec,
-            revision: &request.revision,
-            deployment: &request.deployment_id,
-            step: "",
-            replaces: "",
-        };
-        // A slow reader misses some of the progress.
-        let say = |text| drop(self.events.try_send(Ok(event(Event::Progress(text)))));
-        let id = self.node.create_container(new, &say).await?;
-        self.node.engine.start(&id).await.map_err(|error| {
-            let failure = Failure::from(error);
-            let message = format!("cannot start the pre-deploy command: {}", failure.message);
-            Failure { message, ..failure }
-        })?;
+        let id = self.started(spec, request).await?;
         if let Ok(ended) = timeout(limit, self.wait_for_exit(&id)).await {
             return ended;
         }
         let log_tail = logs::tail(&*self.node.engine, &id, LOG_TAIL).await;
+        // The container is kept, so that a deployment that asks again does not run the command
+        // again.
+        if let Err(error) = self.node.engine.stop(&id, Duration::ZERO).await {
+            tracing::warn!(%error, "cannot kill a pre-deploy command; the end of its deployment does");
+        }
         let message = format!(
             "the pre-deploy command did not end within {} s and was killed",
             limit.as_secs_f64()
         );
-        Err(Failure::new(Code::TimedOut, message)
+        Err(Failure::new(Code::Refused, message)
             .log_tail(log_tail)
             .hint("allow more time with `timeout` in `x-pre_deploy`"))
+    }
+
+    /// The id of the command's container, which was started at some time. Only one that was never
+    /// started is started.
+    async fn started(
+        &self,
+        spec: &v1::ServiceSpec,
+        request: &v1::RunPreDeployRequest,
+    ) -> Result<String, Failure> {
+        let node = self.node;
+        let entry = node.pre_deploys.enter(&request.deployment_id, self.step);
+        let _only_one_creates_it = entry.lock().await;
+        let containers = node.engine.containers().await?;
+        // Of two, one came late and was not started.
+        let there = containers
+            .into_iter()
+            .filter(|container| container.step == self.step)
+            .max_by_key(|container| container.record.state() != v1::ReplicaState::Created);
+        let id = match there {
+            Some(there) if there.record.state() != v1::ReplicaState::Created => {
+                return Ok(there.record.container_id);
+            }
+            Some(there) => there.record.container_id,
+            None => {
+                let new = NewContainer {
+                    spec,
+                    revision: &request.revision,
+                    deployment: &request.deployment_id,
+                    step: self.step,
+                    replaces: "",
+                };
+                // A slow reader misses some of the progress.
+                let say = |text| drop(self.events.try_send(Ok(event(Event::Progress(text)))));
+                node.create_container(new, &say).await?
+            }
+        };
+        node.engine.start(&id).await.map_err(|error| {
+            let failure = Failure::from(error);
+            let message = format!("cannot start the pre-deploy command: {}", failure.message);
+            Failure { message, ..failure }
+        })?;
+        Ok(id)
     }
 
     async fn wait_for_exit(&self, id: &str) -> Result<i32, Failure> {

@@ -1,5 +1,6 @@
 //! Ends the changes of this machine whose deployments have ended without it: it was away when the
-//! deployment was settled or undone.
+//! deployment was settled or undone. Also removes what the engine created for a change after the
+//! change had ended, and replicas that failed once a later deployment of their service has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use uc_api::Failure;
-use uc_api::v1::{ChangeStage, DeployOutcome, ReplicaChange, SettleRequest};
+use uc_api::v1::{ChangeStage, DeployOutcome, ReplicaChange, ReplicaState, SettleRequest};
 
 use super::ready;
 use crate::backoff::Backoff;
@@ -29,7 +30,13 @@ pub(crate) async fn run(member: Arc<Member>) {
     let mut changes = member.changes();
     let mut backoff = Backoff::new(FIRST_PAUSE, LAST_PAUSE);
     loop {
-        if ended(&member).is_empty() {
+        if has_unstarted(&member)
+            && let Err(error) = member.node.remove_late_containers().await
+        {
+            // When the engine is back, what it has is published, and this is tried again.
+            tracing::debug!(%error, "cannot look for containers that were created too late");
+        }
+        if ended(&member).is_empty() && outdated(&member).is_empty() {
             backoff.reset();
             if !changes.next().await {
                 return;
@@ -49,13 +56,26 @@ pub(crate) async fn run(member: Arc<Member>) {
                 tracing::warn!(deployment = id, %failure, "cannot end what is left of a deployment");
             }
         }
+        for change in outdated(&member) {
+            let is_it = |other: &ReplicaChange| *other == change;
+            member.node.abandon(&change.deployment_id, is_it).await;
+        }
     }
+}
+
+/// Whether this machine has published a container that was never started. It can belong to a change
+/// that is under way.
+fn has_unstarted(member: &Member) -> bool {
+    let cluster = member.cluster();
+    let mut replicas = cluster.reported(member.id).replicas.values();
+    replicas.any(|of| of.record.state() == ReplicaState::Created)
 }
 
 /// The deployments that have ended, but not on this machine, and whose projects no other deployment
 /// has at the moment.
 fn ended(member: &Member) -> Vec<Deployment> {
-    let open = member.node.changes().deployments();
+    let mut open = member.node.changes().deployments();
+    open.extend(member.node.pre_deploy_deployments());
     if open.is_empty() {
         return Vec::new();
     }
@@ -69,11 +89,38 @@ fn ended(member: &Member) -> Vec<Deployment> {
         .collect()
 }
 
+/// The changes whose failed replicas are kept although a later deployment of the service, or its
+/// removal, has ended. This machine was away when it was settled.
+fn outdated(member: &Member) -> Vec<ReplicaChange> {
+    let mut failed = member.node.changes().failed();
+    if !failed.is_empty() {
+        let all = deployments(&member.store.snapshot());
+        failed.retain(|change| is_outdated(change, &all));
+    }
+    failed
+}
+
+fn is_outdated(change: &ReplicaChange, all: &[Deployment]) -> bool {
+    let mut later = later_of_service(change, all);
+    later.any(|other| other.ended.is_some())
+}
+
 /// Whether a later deployment changes the service of this change. It has decided about what runs.
-fn is_overtaken(change: &ReplicaChange, of: &Deployment, all: &[Deployment]) -> bool {
-    let later = all.iter().skip_while(|other| other.id != of.id).skip(1);
-    let mut services = later.flat_map(|other| &other.began.services);
-    services.any(|other| other.project == change.project && other.service == change.service)
+fn is_overtaken(change: &ReplicaChange, all: &[Deployment]) -> bool {
+    later_of_service(change, all).next().is_some()
+}
+
+/// The deployments of a change's service that began after its own.
+fn later_of_service<'a>(
+    change: &'a ReplicaChange,
+    all: &'a [Deployment],
+) -> impl Iterator<Item = &'a Deployment> {
+    let own = &change.deployment_id;
+    let later = all.iter().skip_while(move |other| other.id != *own).skip(1);
+    later.filter(|other| {
+        let mut services = other.began.services.iter();
+        services.any(|of| of.project == change.project && of.service == change.service)
+    })
 }
 
 async fn end(member: &Member, deployment: &Deployment, all: &[Deployment]) -> Result<(), Failure> {
@@ -88,7 +135,7 @@ async fn end(member: &Member, deployment: &Deployment, all: &[Deployment]) -> Re
     let id = deployment.id.as_str();
     member
         .node
-        .abandon(id, |change| is_overtaken(change, deployment, all))
+        .abandon(id, |change| is_overtaken(change, all))
         .await;
     for (stage, change) in member.node.changes().stages(id) {
         let undo = match stage {
@@ -104,13 +151,9 @@ async fn end(member: &Member, deployment: &Deployment, all: &[Deployment]) -> Re
             }
         }
     }
-    let cluster = member.cluster();
-    let services = deployment.began.services.iter();
-    let gone = services.map(|of| format!("{}/{}", of.project, of.service));
     let request = SettleRequest {
         deployment_id: id.to_owned(),
         services: Vec::new(),
-        gone: gone.filter(|name| cluster.service(name).is_err()).collect(),
     };
     for warning in member.node.settle(&request).await.warnings {
         tracing::warn!(
@@ -125,7 +168,7 @@ async fn end(member: &Member, deployment: &Deployment, all: &[Deployment]) -> Re
 #[cfg(test)]
 mod tests {
     use uc_api::MachineId;
-    use uc_api::v1::{DeployedService, DeploymentBegan};
+    use uc_api::v1::{DeployFinished, DeployedService, DeploymentBegan};
 
     use super::*;
 
@@ -149,13 +192,21 @@ mod tests {
             deployment("b", "web"),
             deployment("c", "db"),
         ];
-        let change = |service: &str| ReplicaChange {
+        let change = |deployment: &str, service: &str| ReplicaChange {
+            deployment_id: deployment.into(),
             project: "shop".into(),
             service: service.into(),
             ..ReplicaChange::default()
         };
-        assert!(is_overtaken(&change("web"), &all[0], &all));
-        assert!(is_overtaken(&change("db"), &all[1], &all));
-        assert!(!is_overtaken(&change("web"), &all[1], &all));
+        assert!(is_overtaken(&change("a", "web"), &all));
+        assert!(is_overtaken(&change("b", "db"), &all));
+        assert!(!is_overtaken(&change("b", "web"), &all));
+        assert!(!is_overtaken(&change("unknown", "web"), &all));
+        // A failed replica is kept until the later deployment has ended.
+        assert!(!is_outdated(&change("a", "web"), &all));
+        let mut ended = all.clone();
+        ended[1].ended = Some((2, DeployFinished::default()));
+        assert!(is_outdated(&change("a", "web"), &ended));
+        assert!(!is_outdated(&change("b", "web"), &ended));
     }
 }

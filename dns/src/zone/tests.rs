@@ -344,11 +344,15 @@ proptest! {
             ..replica("shop/web", *machine, host as u8)
         }).collect();
         // What a user would say, the most wanted first.
-        let of_machines = [MachineState::Up, MachineState::EngineAway, MachineState::Down];
-        let wanted = of_machines.into_iter().flat_map(|state| {
-            let states = [(true, false), (true, true), (false, false), (false, true)];
-            states.map(|(healthy, draining)| (state, healthy, draining))
+        let reachable = [true, false].into_iter().flat_map(|healthy| {
+            let states = [(MachineState::Up, healthy), (MachineState::EngineAway, healthy)];
+            states.into_iter().flat_map(|(state, healthy)| {
+                [false, true].map(|draining| (state, healthy, draining))
+            })
         });
+        let down = [(true, false), (true, true), (false, false), (false, true)];
+        let down = down.map(|(healthy, draining)| (MachineState::Down, healthy, draining));
+        let wanted = reachable.chain(down);
         let is = |one: &ZoneReplica| {
             let machine = machines[usize::from(one.machine_id.as_bytes()[0]) - 1];
             (machine, one.health == ReplicaHealth::Healthy, one.draining)
@@ -434,22 +438,27 @@ fn last_replica_keeps_its_name_when_it_is_unhealthy() {
 }
 
 #[test]
-fn replicas_of_an_engine_that_is_away_rank_behind_those_that_run() {
+fn replicas_of_an_engine_that_is_away_rank_between_those_that_serve_and_those_that_do_not() {
     let mut input = input();
     input.machines[1].state = MachineState::EngineAway;
+    input.machines[2].state = MachineState::Down;
     let sick = ZoneReplica {
         health: ReplicaHealth::Unhealthy,
         ..replica("shop/web", 1, 10)
     };
-    input.replicas = vec![sick, replica("shop/web", 2, 11), replica("shop/web", 3, 12)];
+    let down = replica("shop/web", 3, 12);
+    input.replicas = vec![
+        replica("shop/web", 1, 9),
+        sick,
+        replica("shop/web", 2, 11),
+        down,
+    ];
     let found = |input: &ZoneInput| shown(look(&Zone::build(input), "web.internal", Kind::A, 1));
-    assert_eq!(found(&input), "1.10");
-    input.replicas.remove(0);
-    assert_eq!(
-        found(&input),
-        "2.11",
-        "before one on a machine that is down"
-    );
+    for expected in ["1.9", "2.11", "1.10", "3.12"] {
+        assert_eq!(found(&input), expected);
+        let host: u8 = expected.rsplit('.').next().unwrap().parse().unwrap();
+        input.replicas.retain(|one| one.ip.octets()[3] != host);
+    }
 }
 
 /// The order of a start-first update as other machines see it, also if the mark of the old replica

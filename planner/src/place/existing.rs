@@ -30,6 +30,11 @@ impl<'a> Existing<'a> {
             fault: fault(target, of, replica),
         }
     }
+
+    /// It is a job of the present revision that has done its work.
+    pub(super) fn is_done(&self) -> bool {
+        self.fault.is_none() && self.replica.state() == ReplicaState::Exited
+    }
 }
 
 /// Why a replica cannot stay as it is; none if it can.

@@ -27,7 +27,8 @@ pub(super) struct Work<'a, 't> {
     /// On machines out of reach.
     pub(super) lost: Vec<(usize, &'a ReplicaRecord)>,
     pub(super) steps: Vec<Draft<'a>>,
-    /// Machines of the replicas that stay as they are, once for each.
+    /// Machines of the replicas that stay as they are, once for each. Jobs that have ended on
+    /// machines that do not take part are among them.
     pub(super) kept: Vec<usize>,
     pub(super) need: usize,
     /// Not all could be placed, which has been said.
@@ -45,12 +46,18 @@ impl<'a, 't> Work<'a, 't> {
         let mut here = Vec::new();
         let mut misplaced = Vec::new();
         let mut lost = Vec::new();
+        let mut done = Vec::new();
         for (machine, replica) in cluster.replicas_of(&target.key) {
             let existing = Existing::new(target, machine, cluster.machines[machine], replica);
-            if !cluster.machines[machine].up {
-                lost.push((machine, replica));
-            } else if eligible.up.contains(&machine) {
+            // What a job did is done, also if its machine is down or drained.
+            let is_done = !target.global() && existing.is_done();
+            let is_up = cluster.machines[machine].up;
+            if is_up && eligible.up.contains(&machine) {
                 here.push(existing);
+            } else if is_done && done.len() < target.spec.replicas as usize {
+                done.push(machine);
+            } else if !is_up {
+                lost.push((machine, replica));
             } else {
                 misplaced.push(existing);
             }
@@ -58,7 +65,7 @@ impl<'a, 't> Work<'a, 't> {
         let need = if target.global() {
             eligible.up.len()
         } else {
-            target.spec.replicas as usize
+            target.spec.replicas as usize - done.len()
         };
         let most = target
             .spec
@@ -84,7 +91,7 @@ impl<'a, 't> Work<'a, 't> {
             misplaced,
             lost,
             steps: Vec::new(),
-            kept: Vec::new(),
+            kept: done,
             need,
             short: false,
             limit,
@@ -222,7 +229,8 @@ impl<'a, 't> Work<'a, 't> {
             board.add(existing.machine, self.target);
         }
         self.need -= good.len();
-        self.kept = good.into_iter().map(|existing| existing.machine).collect();
+        self.kept
+            .extend(good.into_iter().map(|existing| existing.machine));
     }
 
     /// One on each machine that has none; there is no choice, so a taken port is an error, and so

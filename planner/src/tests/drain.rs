@@ -117,12 +117,21 @@ fn drain_leaves_services_whose_volumes_are_there() {
     let db = service("db", 1).mount("data").mount("logs");
     let backup = service("backup", 1).shares("db");
     let shared = service("files", 1).mount("nfs");
-    let observed = [&db, &backup, &shared]
+    let mut observed = [&db, &backup, &shared]
         .into_iter()
         .fold(three(), Observed::with_service)
-        .with_volume("data", &["m1"])
+        // What is on m2 is of an earlier time.
+        .with_volume("data", &["m1", "m2"])
         .with_volume("logs", &["m1"])
-        .with_volume("nfs", &["m1", "m2"])
+        .with_volume("nfs", &["m1", "m2"]);
+    let files = "shop/files".parse().unwrap();
+    let nfs = v1::VolumeSpec {
+        name: "nfs".into(),
+        driver_opts: [("type".to_owned(), "nfs".to_owned())].into(),
+        ..v1::VolumeSpec::default()
+    };
+    observed.services.get_mut(&files).unwrap().volumes = vec![nfs];
+    let observed = observed
         .with_replicas(&db, &["m1"])
         .with_replicas(&backup, &["m1"]);
     // A mount makes a volume known on its machine, so this one is added by hand.

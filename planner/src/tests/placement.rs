@@ -473,6 +473,41 @@ fn finished_job_without_restart_policy_is_kept() {
 }
 
 #[test]
+fn finished_job_does_not_run_again_when_its_machine_is_down_or_drained() {
+    let spec = service("job", 2);
+    let mut observed = cluster(&["m1", "m2"])
+        .with_replicas(&spec, &["m1", "m2"])
+        .with_service(&spec);
+    for machine in ["m1", "m2"] {
+        let replica = &mut observed.machine(machine).replicas[0];
+        replica.set_state(ReplicaState::Exited);
+        replica.exit_code = Some(0);
+        replica.finished = true;
+    }
+    let drain = Change::Drain(v1::DrainMachine {
+        machine: machine_id("m1").to_string(),
+        project: "shop".into(),
+    });
+    assert_eq!(run(&drain, &observed), "");
+    let down = observed.clone().down("m1");
+    assert_eq!(run(&deploy(std::slice::from_ref(&spec)), &down), "");
+    // Another revision does run, and what has failed as well.
+    let other = service("job", 2).image("job:2");
+    assert_eq!(
+        run(&deploy(&[other]), &down),
+        "create job on m2\nreplace job job-02 on m2\n\
+         m1 later removes job job-01: replaced"
+    );
+    observed.machine("m1").replicas[0].finished = false;
+    observed.machine("m1").replicas[0].exit_code = Some(1);
+    let down = observed.down("m1");
+    assert_eq!(
+        run(&deploy(&[spec]), &down),
+        "create job on m2\nm1 later removes job job-01: surplus"
+    );
+}
+
+#[test]
 fn replicas_that_do_not_run() {
     let job = ServiceSpec {
         restart: v1::RestartPolicy::No.into(),

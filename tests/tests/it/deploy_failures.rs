@@ -55,6 +55,11 @@ fn failed_deployment_keeps_the_previous_revision_serving() {
         "{first}"
     );
     nothing_left(&cluster, "broken");
+    // But for the logs, although the service does not exist.
+    let logs = cluster.ok(&["logs", "broken/page"]);
+    assert!(logs.stdout.contains("opening the vault"), "{logs}");
+    cluster.ok(&["rm", "-y", "broken/page"]);
+    cluster.ends(2, &["logs", "broken/page"]);
     // Nobody listens there: a registry that is not reached.
     let file = cluster.compose(
         "broken",

@@ -23,9 +23,14 @@ use crate::{picture, view};
 /// Shows the plan, asks, cordons the machine, and deploys project by project: a replica is removed
 /// after its successor on another machine is healthy. Replicas of global services are removed.
 ///
-/// Services whose volumes are on the machine stay there, and are listed (exit code 4). If a service
-/// has no place on another machine, nothing is changed, and the machine is not cordoned. If a
-/// deployment fails, it is rolled back, and the machine stays cordoned.
+/// Services whose volumes are on the machine stay there, and are listed (exit code 4), also if
+/// another machine has a volume of that name: it has other data. Volumes whose driver or options
+/// keep the data outside the machines hold nothing back.
+///
+/// If a service has no place on another machine, nothing is changed, and the machine is not
+/// cordoned. The plans do not count the room that the other projects of the machine will need, so a
+/// project can still be refused when its turn comes. If a deployment is refused or fails, that
+/// project is as before, projects before it have moved, and the machine stays cordoned.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   uc machine drain m2             before maintenance of m2

@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
-use uc_api::MachineId;
 use uc_api::v1::release_request::What;
 use uc_api::v1::{Lease, LeaseRequest};
+use uc_api::{Failure, MachineId};
 
 use crate::node::LEASE_TTL;
 
@@ -35,8 +35,19 @@ pub(super) enum Answer {
     Granted,
     /// Another deployment has one of the projects.
     Taken(Lease),
+    /// It does not take part in deployments at the moment.
+    Refused(Failure),
     /// It does not answer, or cannot.
     Silent,
+}
+
+/// Why a deployment does not get its projects.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Denial {
+    /// The deployment with this lease has one of them.
+    Taken(Lease),
+    /// A machine refuses.
+    Refused(Failure),
 }
 
 /// The machines that are asked.
@@ -49,13 +60,12 @@ pub(super) trait Machines: Sync {
     async fn release(&self, machine: MachineId, what: What);
 }
 
-/// Gets the projects on all of these machines that answer. Otherwise releases what it has got, and
-/// returns the lease of the deployment that has one of them.
+/// Gets the projects on all of these machines that answer. Otherwise releases what it has got.
 pub(super) async fn ask(
     machines: &dyn Machines,
     ids: &BTreeSet<MachineId>,
     request: &LeaseRequest,
-) -> Result<(), Lease> {
+) -> Result<(), Denial> {
     let asking = LeaseRequest {
         ttl_ms: milliseconds(ASKING_TTL),
         confirmed: false,
@@ -65,21 +75,24 @@ pub(super) async fn ask(
     // Machines that do not answer are left out from then on.
     let mut answering = ids.clone();
     loop {
-        let mut taken = round(machines, &mut answering, &asking).await;
-        if taken.is_empty() {
-            taken = round(machines, &mut answering, &confirmed(request)).await;
+        let mut denials = round(machines, &mut answering, &asking).await;
+        if denials.is_empty() {
+            denials = round(machines, &mut answering, &confirmed(request)).await;
         }
-        if taken.is_empty() {
+        if denials.is_empty() {
             return Ok(());
         }
         let out_of_patience = started.elapsed() >= PATIENCE;
-        let comes_first = |other: &Lease| {
-            other.confirmed || other.deployment_id < request.deployment_id || out_of_patience
+        let ends = |denial: &Denial| match denial {
+            Denial::Taken(other) => {
+                other.confirmed || other.deployment_id < request.deployment_id || out_of_patience
+            }
+            Denial::Refused(_) => true,
         };
-        if let Some(other) = taken.into_iter().find(comes_first) {
+        if let Some(denial) = denials.into_iter().find(ends) {
             // Also where the answer got lost.
             release(machines, ids, What::Attempt(request.attempt.clone())).await;
-            return Err(other);
+            return Err(denial);
         }
         sleep(PAUSE).await;
     }
@@ -94,23 +107,24 @@ pub(super) fn confirmed(request: &LeaseRequest) -> LeaseRequest {
     }
 }
 
-/// Asks all machines that still answer. Returns the leases of other deployments.
+/// Asks all machines that still answer. Returns why they do not lease.
 async fn round(
     machines: &dyn Machines,
     answering: &mut BTreeSet<MachineId>,
     request: &LeaseRequest,
-) -> Vec<Lease> {
+) -> Vec<Denial> {
     let asked: Vec<MachineId> = answering.iter().copied().collect();
     let answers = asked.iter().map(|id| machines.lease(*id, request.clone()));
-    let mut taken = Vec::new();
+    let mut denials = Vec::new();
     for (id, answer) in asked.iter().zip(join_all(answers).await) {
         match answer {
             Answer::Granted => {}
-            Answer::Taken(lease) => taken.push(lease),
+            Answer::Taken(lease) => denials.push(Denial::Taken(lease)),
+            Answer::Refused(failure) => denials.push(Denial::Refused(failure)),
             Answer::Silent => _ = answering.remove(id),
         }
     }
-    taken
+    denials
 }
 
 /// Releases on all of these machines that answer.

@@ -124,7 +124,7 @@ impl FakeEngine {
         &self,
         image: &str,
         platform: &str,
-    ) -> Result<BoxStream<'static, Result<String, EngineError>>, EngineError> {
+    ) -> BoxStream<'static, Result<String, EngineError>> {
         let items = match self.find_in_registry(image) {
             Ok(digest) => {
                 let by_digest = reference::by_digest(image, &digest);
@@ -139,7 +139,7 @@ impl FakeEngine {
             }
             Err(error) => vec![Err(error)],
         };
-        Ok(futures_util::stream::iter(items).boxed())
+        futures_util::stream::iter(items).boxed()
     }
 
     pub(super) async fn load_image(

@@ -30,7 +30,19 @@ fn decide_waits_until_a_container_shows_what_it_is() {
         container.restart_by_default = false;
         container
     };
+    let left = {
+        let mut container = undecided(Running, None);
+        container.restart = v1::RestartPolicy::Always;
+        container
+    };
     for (what, container, seconds, engine_was_away, expected) in [
+        (
+            "was undecided when a daemon stopped",
+            left,
+            59,
+            false,
+            Decision::Undecide,
+        ),
         ("runs", undecided(Running, None), 59, false, Decision::Wait),
         (
             "runs long",
@@ -149,13 +161,44 @@ async fn job_that_fails_is_started_again_by_the_engine() {
     bench.watch.await.unwrap();
 }
 
+impl Bench {
+    /// The daemon stops, and the next one takes the container over.
+    async fn restart_daemon(mut self) -> Self {
+        self.cancel.cancel();
+        self.watch.await.unwrap();
+        // It is started again with its machine.
+        assert_eq!(
+            self.engine.inspect(&self.id).await.unwrap().restart,
+            v1::RestartPolicy::Always
+        );
+        self.cancel = CancellationToken::new();
+        let shared: Arc<dyn Engine> = Arc::new(self.engine.clone());
+        let watch = decide_restart(shared, self.id.clone(), self.cancel.clone());
+        self.watch = tokio::spawn(watch);
+        self
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn running_container_becomes_a_server_when_the_daemon_stops() {
+async fn job_runs_once_although_the_daemon_is_restarted() {
+    let bench = watched("sleep 40; echo done").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let bench = bench.restart_daemon().await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    let container = bench.look().await;
+    assert!(container.record.finished, "{container:?}");
+    assert_eq!(container.record.restart_count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_gets_its_policy_although_the_daemon_is_restarted() {
     let bench = watched("sleep 1000").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    bench.cancel.cancel();
-    bench.watch.await.unwrap();
-    let container = bench.engine.inspect(&bench.id).await.unwrap();
+    let bench = bench.restart_daemon().await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert!(is_undecided(&bench.look().await));
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let container = bench.look().await;
     assert_eq!(container.restart, v1::RestartPolicy::UnlessStopped);
 }
 

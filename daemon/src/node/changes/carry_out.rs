@@ -13,7 +13,7 @@ use uc_api::{Code, Failure};
 use super::super::NodeService;
 use super::super::create::NewContainer;
 use super::super::lifecycle::{LOG_TAIL, PUBLISH_LIMIT};
-use super::{Doing, Entry, change, ended, failure, mark_kept};
+use super::{Doing, Entry, change, ended, failure, mark_kept, step_label};
 use crate::engine::{Container, logs, spec};
 
 /// How long the engine may be away, for a restart or an upgrade, before the change fails.
@@ -47,7 +47,9 @@ impl<'a> Work<'a> {
             {
                 let mut record = self.entry.record.lock();
                 record.failure = carried_out.err().map(ChangeFailure::from);
-                let good = record.failure.is_none() && !self.entry.back.is_cancelled();
+                // Its deployment did not wait for it any longer, and counts it as failed.
+                let is_late = self.node.has_ended(&change(&record).deployment_id);
+                let good = record.failure.is_none() && !self.entry.back.is_cancelled() && !is_late;
                 record.set_stage(if good {
                     ChangeStage::Done
                 } else {
@@ -473,11 +475,6 @@ impl<'a> Work<'a> {
         mark_kept(&self.node.marks, &self.record());
         self.node.changes.journal.write(&self.entry.record).await
     }
-}
-
-/// The value of the label on the container that the change creates.
-fn step_label(change: &ReplicaChange) -> String {
-    format!("{}/{}", change.deployment_id, change.step_id)
 }
 
 /// It is alive, or the engine is about to start it again.

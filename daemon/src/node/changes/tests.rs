@@ -1,11 +1,11 @@
-//! Changes on an engine in memory, also cut short after each step of their task.
+//! Changes on an engine in memory.
 
-use std::future::poll_fn;
-use std::task::Poll;
+mod cut_short;
+mod refused;
+
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use uc_api::v1::{self, Health, ReplicaState, RestartPolicy};
+use uc_api::v1::{self, Health, ReplicaState, RestartPolicy, SettleRequest, SettleResponse};
 
 use super::super::tests::{Bench, bench, bench_on};
 use super::*;
@@ -72,7 +72,6 @@ impl Bench {
         let request = SettleRequest {
             deployment_id: "d1".into(),
             services: vec!["suite/web".into()],
-            ..SettleRequest::default()
         };
         assert_eq!(self.node.settle(&request).await, SettleResponse::default());
     }
@@ -226,11 +225,33 @@ async fn a_new_replica_that_fails_is_kept_for_its_logs() {
         let next = SettleRequest {
             deployment_id: "d2".into(),
             services: vec!["suite/web".into()],
-            ..SettleRequest::default()
         };
         bench.node.settle(&next).await;
         assert_eq!(states(&bench.containers().await), [RUNNING]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failed_first_deployment_printed_is_kept_until_the_next_one() {
+    let bench = bench();
+    let _observer = observe(&bench);
+    let mut spec = web("echo boom; exit 3");
+    spec.restart = RestartPolicy::No.into();
+    let change = change("s1", Some(spec), "");
+    bench.apply(&change).await.unwrap_err();
+    bench.undo(&change).await.unwrap();
+    bench.settle().await;
+    let failed = (ReplicaState::Exited, RestartPolicy::No, Kept::Failed);
+    assert_eq!(states(&bench.containers().await), [failed]);
+    assert_eq!(bench.node.changes().failed(), std::slice::from_ref(&change));
+    // A later deployment has ended without this machine.
+    bench.engine.set_offline(true);
+    bench.node.abandon("d1", |of| *of == change).await;
+    assert_eq!(bench.node.changes().failed(), std::slice::from_ref(&change));
+    bench.engine.set_offline(false);
+    bench.node.abandon("d1", |of| *of == change).await;
+    assert!(bench.containers().await.is_empty());
+    assert!(bench.node.changes().failed().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,90 +293,6 @@ async fn an_undo_that_comes_early_stops_the_change_under_way() {
     assert_eq!(containers[0].0, old);
 }
 
-/// Polls a future so many times, and then drops it.
-async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
-    let mut future = Box::pin(future);
-    let mut left = times;
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        future.poll_unpin(context).map(Some)
-    })
-    .await
-}
-
-/// The process dies at each await of a change; the next one finishes it.
-#[tokio::test(start_paused = true)]
-async fn a_change_that_is_cut_short_anywhere_is_continued() {
-    for stop_first in [false, true] {
-        let mut cut = 0;
-        loop {
-            let bench = bench();
-            let observer = observe(&bench);
-            let old = bench.old().await;
-            let change = ReplicaChange {
-                stop_first,
-                ..change("s1", Some(web("sleep 100000")), &old)
-            };
-            let forward = ChangeStage::Forward;
-            let entry = bench.node.changes.enter(&change, forward).unwrap();
-            cut += 1;
-            let work = Work::new(&bench.node, &entry);
-            let whole = polled(cut, work.to_end()).await.is_some();
-            observer.abort();
-            let bench = bench.restarted().await;
-            let _observer = observe(&bench);
-            bench.apply(&change).await.unwrap();
-            let containers = bench.containers().await;
-            assert_eq!(states(&containers), [REPLACED, RUNNING], "cut {cut}");
-            bench.undo(&change).await.unwrap();
-            let containers = bench.containers().await;
-            assert_eq!(states(&containers), [RUNNING], "cut {cut}");
-            assert_eq!(containers[0].0, old);
-            if whole {
-                break;
-            }
-        }
-        assert!(cut > 10, "{cut}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_undo_that_is_cut_short_anywhere_is_continued() {
-    for stop_first in [false, true] {
-        let mut cut = 0;
-        loop {
-            let bench = bench();
-            let observer = observe(&bench);
-            let old = bench.old().await;
-            let change = ReplicaChange {
-                stop_first,
-                ..change("s1", Some(web("sleep 100000")), &old)
-            };
-            bench.apply(&change).await.unwrap();
-            let forward = ChangeStage::Forward;
-            let entry = bench.node.changes.enter(&change, forward).unwrap();
-            entry.record.lock().set_stage(ChangeStage::Backward);
-            cut += 1;
-            let work = Work::new(&bench.node, &entry);
-            let whole = polled(cut, work.to_end()).await.is_some();
-            observer.abort();
-            let bench = bench.restarted().await;
-            let _observer = observe(&bench);
-            bench.undo(&change).await.unwrap();
-            let containers = bench.containers().await;
-            assert_eq!(states(&containers), [RUNNING], "cut {cut}");
-            assert_eq!(containers[0].0, old);
-            if whole {
-                break;
-            }
-        }
-        assert!(cut > 10, "{cut}");
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_change_waits_for_an_engine_that_is_away() {
     let bench = bench();
@@ -387,6 +324,10 @@ impl Audience for Asked {
         let draining = replicas.iter().any(|replica| replica.draining);
         lock(&self.0).push((running.count(), draining));
         Vec::new()
+    }
+
+    fn has_ended(&self, _deployment: &str) -> bool {
+        false
     }
 }
 

@@ -4,7 +4,7 @@ use uc_api::v1::node_server::Node;
 use super::*;
 use crate::engine::Engine as _;
 use crate::engine::suite::service;
-use crate::node::tests::{Bench, bench};
+use crate::node::tests::{Bench, bench, bench_on};
 
 fn spec(script: &str) -> v1::ServiceSpec {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
@@ -17,16 +17,31 @@ fn spec(script: &str) -> v1::ServiceSpec {
     }
 }
 
-/// Returns all events as texts: progress as it is, output lines prefixed with `|`, then `exit N`.
-async fn run(bench: &Bench, spec: v1::ServiceSpec) -> Result<Vec<String>, Failure> {
-    let request = v1::RunPreDeployRequest {
+fn request(deployment: &str, spec: v1::ServiceSpec) -> v1::RunPreDeployRequest {
+    v1::RunPreDeployRequest {
         spec: Some(spec),
         revision: "r1".into(),
-        deployment_id: "d1".into(),
+        deployment_id: deployment.into(),
+    }
+}
+
+/// The deployment ends on this machine.
+async fn settle(bench: &Bench, deployment: &str) {
+    let request = v1::SettleRequest {
+        deployment_id: deployment.into(),
+        ..v1::SettleRequest::default()
     };
-    let mut events = Node::run_pre_deploy(&bench.node, Request::new(request))
-        .await?
-        .into_inner();
+    let settled = bench.node.settle(&request).await;
+    assert_eq!(settled, v1::SettleResponse::default());
+}
+
+/// Returns all events as texts: progress as it is, output lines prefixed with `|`, then `exit N`.
+async fn run(
+    bench: &Bench,
+    deployment: &str,
+    spec: v1::ServiceSpec,
+) -> Result<Vec<String>, Failure> {
+    let mut events = bench.node.run_pre_deploy_from(request(deployment, spec))?;
     let mut said = Vec::new();
     while let Some(event) = events.next().await {
         said.push(match event?.event.unwrap() {
@@ -41,27 +56,81 @@ async fn run(bench: &Bench, spec: v1::ServiceSpec) -> Result<Vec<String>, Failur
 #[tokio::test]
 async fn pre_deploy_sends_output_then_exit_code() {
     let bench = bench();
-    assert_eq!(
-        run(&bench, spec("echo one; echo two >&2")).await.unwrap(),
-        ["|one", "|two", "exit 0"]
-    );
-    assert_eq!(
-        run(&bench, spec("echo no; exit 3")).await.unwrap(),
-        ["|no", "exit 3"]
-    );
-    assert!(
-        bench.engine.containers().await.unwrap().is_empty(),
-        "its container was removed"
-    );
+    for (deployment, script, expected) in [
+        (
+            "d1",
+            "echo one; echo two >&2",
+            &["|one", "|two", "exit 0"][..],
+        ),
+        ("d2", "echo no; exit 3", &["|no", "exit 3"]),
+    ] {
+        // Once more: the same end, and nothing runs.
+        for _ in 0..2 {
+            let said = run(&bench, deployment, spec(script)).await.unwrap();
+            assert_eq!(said, expected);
+        }
+        assert_eq!(bench.engine.containers().await.unwrap().len(), 1);
+        settle(&bench, deployment).await;
+        assert!(bench.engine.containers().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pre_deploy_is_joined_by_a_deployment_that_asks_again() {
+    let mut bench = bench();
+    let script = spec("echo one; sleep 60; echo two");
+    // The caller goes, then the daemon ends, and then Docker is away.
+    for _ in 0..2 {
+        let mut events = bench
+            .node
+            .run_pre_deploy_from(request("d1", script.clone()))
+            .unwrap();
+        let first = events.next().await.unwrap().unwrap().event;
+        assert_eq!(first, Some(Event::Line(b"one".to_vec())));
+        drop(events);
+        bench.stop_daemon();
+        bench.node.finish().await;
+        bench = bench_on(bench.engine, bench.state);
+        bench.node.take_over_pre_deploys(|_| true).await.unwrap();
+    }
+    bench.engine.set_offline(true);
+    let away = run(&bench, "d1", script.clone()).await.unwrap_err();
+    assert_eq!(away.code, Code::Unreachable);
+    bench.engine.set_offline(false);
+    let said = run(&bench, "d1", script).await.unwrap();
+    assert_eq!(said, ["|one", "|two", "exit 0"]);
+    let containers = bench.engine.containers().await.unwrap();
+    assert_eq!(containers.len(), 1);
+    assert_eq!(containers[0].record.restart_count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pre_deploy_whose_container_is_created_late_runs_once() {
+    let bench = bench();
+    bench.engine.set_create_delay(Duration::from_mins(1));
+    let script = spec("echo one");
+    let first = bench
+        .node
+        .run_pre_deploy_from(request("d1", script.clone()))
+        .unwrap();
+    sleep(Duration::from_secs(1)).await;
+    drop(first);
+    sleep(Duration::from_secs(1)).await;
+    let said = run(&bench, "d1", script).await.unwrap();
+    assert_eq!(said, ["|one", "exit 0"]);
+    let containers = bench.engine.containers().await.unwrap();
+    let started = containers
+        .iter()
+        .filter(|of| of.record.state() != v1::ReplicaState::Created);
+    assert_eq!((containers.len(), started.count()), (2, 1));
+    settle(&bench, "d1").await;
+    assert!(bench.engine.containers().await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn pre_deploy_container_is_not_a_replica() {
     let bench = bench();
-    let request = v1::RunPreDeployRequest {
-        spec: Some(spec("echo up; sleep 1000")),
-        ..Default::default()
-    };
+    let request = request("d1", spec("echo up; sleep 1000"));
     let mut events = Node::run_pre_deploy(&bench.node, Request::new(request))
         .await
         .unwrap()
@@ -81,12 +150,9 @@ async fn pre_deploy_container_is_not_a_replica() {
         bench.node.managed(id).await.unwrap_err().code,
         Code::NotFound
     );
-    // Dropping the caller's stream ends the command.
-    drop(events);
-    let mut changes = bench.engine.events().await.unwrap();
-    while !bench.engine.containers().await.unwrap().is_empty() {
-        changes.next().await.unwrap().unwrap();
-    }
+    // The end of its deployment ends the command.
+    settle(&bench, "d1").await;
+    assert!(bench.engine.containers().await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,20 +160,26 @@ async fn pre_deploy_kills_command_at_its_timeout() {
     let bench = bench();
     let mut hangs = spec("echo working; sleep 1000000");
     hangs.pre_deploy.as_mut().unwrap().timeout_ms = 1500;
-    let failure = run(&bench, hangs).await.unwrap_err();
+    let failure = run(&bench, "d1", hangs).await.unwrap_err();
     assert_eq!(
         (failure.code, failure.machine.as_deref()),
-        (Code::TimedOut, Some("m1"))
+        (Code::Refused, Some("m1"))
     );
     assert!(
         failure.message.contains("did not end within 1.5 s"),
         "{failure}"
     );
     assert_eq!(failure.log_tail, ["working"]);
-    assert!(bench.engine.containers().await.unwrap().is_empty());
+    let containers = bench.engine.containers().await.unwrap();
+    assert_eq!(
+        containers[0].record.state(),
+        v1::ReplicaState::Exited,
+        "it was killed"
+    );
     // The default timeout is five minutes.
     let started = tokio::time::Instant::now();
-    run(&bench, spec("sleep 1000000")).await.unwrap_err();
+    let hangs = spec("sleep 1000000");
+    run(&bench, "d2", hangs).await.unwrap_err();
     assert!(
         started.elapsed() >= TIMEOUT && started.elapsed() < TIMEOUT * 2,
         "{:?}",
@@ -116,19 +188,24 @@ async fn pre_deploy_kills_command_at_its_timeout() {
 }
 
 #[tokio::test]
-async fn pre_deploy_removes_containers_of_earlier_daemon() {
+async fn pre_deploy_of_a_deployment_that_has_ended_is_removed_by_the_next_daemon() {
     let bench = bench();
-    let mut left = service("web", "sleep 1000");
-    left.labels
-        .insert(label::HOOK.into(), "another-life".into());
-    crate::node::tests::create(&bench.node, left).await.unwrap();
+    for deployment in ["ended", "running"] {
+        let mut left = service("web", "sleep 1000");
+        left.labels.insert(label::HOOK.into(), deployment.into());
+        crate::node::tests::create(&bench.node, left).await.unwrap();
+    }
     crate::node::tests::create(&bench.node, service("web", "sleep 1000"))
         .await
         .unwrap();
-    assert_eq!(bench.engine.containers().await.unwrap().len(), 2);
-    bench.node.remove_left_pre_deploys().await.unwrap();
+    let runs = |deployment: &str| deployment == "running";
+    bench.node.take_over_pre_deploys(runs).await.unwrap();
     let rest = bench.engine.containers().await.unwrap();
-    assert!(rest.len() == 1 && rest[0].is_replica());
+    let mut hooks: Vec<&str> = rest.iter().map(|of| of.hook.as_str()).collect();
+    hooks.sort_unstable();
+    assert_eq!(hooks, ["", "running"]);
+    settle(&bench, "running").await;
+    assert!(bench.engine.containers().await.unwrap()[0].is_replica());
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Machines for Network<'_> {
         match answer {
             Ok(None) => Answer::Granted,
             Ok(Some(lease)) => Answer::Taken(lease),
-            Err(_) => Answer::Silent,
+            Err(failure) => Answer::Refused(failure),
         }
     }
 
@@ -153,7 +153,10 @@ async fn deployment_that_died_while_it_asked_is_waited_for() {
     let ids = BTreeSet::from([id(0)]);
     // The higher id does not wait; the lower one gets the project when the lease has expired.
     let refused = ask(&network, &ids, &request("c".into())).await.unwrap_err();
-    assert_eq!(refused.deployment_id, "b");
+    assert!(
+        matches!(&refused, Denial::Taken(held) if held.deployment_id == "b"),
+        "{refused:?}"
+    );
     ask(&network, &ids, &request("a".into())).await.unwrap();
 }
 
@@ -173,4 +176,25 @@ async fn deployments_without_a_common_machine_both_continue() {
             .await
             .unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn machine_that_refuses_ends_the_deployment_with_its_reason() {
+    let tables: BTreeMap<_, _> = [0, 1]
+        .map(|number| (id(number), Leases::new("p".into())))
+        .into();
+    // It is taking another subnet.
+    assert!(tables[&id(1)].close(Instant::now()));
+    let network = Network {
+        tables: &tables,
+        cut: BTreeSet::new(),
+        random: StdRng::seed_from_u64(1).into(),
+    };
+    let ids = tables.keys().copied().collect();
+    let denial = ask(&network, &ids, &request("a".into())).await.unwrap_err();
+    assert!(
+        matches!(&denial, Denial::Refused(failure) if failure.message.contains("another subnet")),
+        "{denial:?}"
+    );
+    assert!(tables[&id(0)].list(Instant::now()).is_empty());
 }
