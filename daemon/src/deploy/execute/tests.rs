@@ -589,7 +589,10 @@ async fn a_dependent_does_not_wait_for_a_dependency_that_failed() {
     let started = Instant::now();
     let (result, _) = run(&machines, services, specs).await;
     let failure = result.unwrap_err().failure;
-    assert_eq!(failure.message, "exited with code 1", "the cause is told");
+    assert_eq!(
+        failure.message, "exited with code 1",
+        "not the dependent, which only waited"
+    );
     assert!(
         started.elapsed() < Duration::from_secs(5),
         "by the test's own clock"
