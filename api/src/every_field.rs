@@ -169,6 +169,7 @@ fn filled() -> v1::ServiceSpec {
         cap_add: texts(&["NET_ADMIN"]),
         cap_drop: texts(&["CHOWN"]),
         update_order: v1::UpdateOrder::StopFirst.into(),
+        reschedule_after_ms: Some(120_000),
         machines: texts(&["m1"]),
         aliases: texts(&["www"]),
         domainname: "example.org".into(),

@@ -86,6 +86,7 @@ macro_rules! service_fields {
             service placement: placement("deploy.placement");
             service service_labels: map("deploy.labels");
             service machines: texts("x-machines");
+            service reschedule_after_ms: milliseconds("x-reschedule");
         }
     };
 }

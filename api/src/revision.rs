@@ -45,7 +45,7 @@ mod tests {
     use crate::every_field;
 
     /// Here as well as in the table: a field that gets the wrong mark is noticed.
-    const NOT_IN_CONTAINER: [&str; 11] = [
+    const NOT_IN_CONTAINER: [&str; 12] = [
         "mode",
         "replicas",
         "depends_on",
@@ -57,6 +57,7 @@ mod tests {
         "update",
         "placement",
         "service_labels",
+        "reschedule_after_ms",
     ];
 
     fn spec() -> ServiceSpec {

@@ -170,6 +170,7 @@ fn service(
         cap_drop: list(node, "cap_drop"),
         update_order: rollout::order(node).into(),
         machines: uncloud::machines(node),
+        reschedule_after_ms: reschedule_after_ms(node, report),
         ipc: host::namespace(node, "ipc", &shared, report),
         pid: host::namespace(node, "pid", &["host", "service:", "container:"], report),
         uts: host::namespace(node, "uts", &["host"], report),
@@ -201,6 +202,24 @@ fn service(
     };
     network::fill(&mut spec, node, aliases, report);
     Service { spec, build, local }
+}
+
+/// The shortest `x-reschedule`: a machine that starts again or is cut off for a moment also counts
+/// as down.
+const SHORTEST_RESCHEDULE_MS: u64 = 10_000;
+
+fn reschedule_after_ms(node: &Node, report: &mut Report) -> Option<u64> {
+    const KEY: &str = "x-reschedule";
+    let after = container::milliseconds(node, KEY, report)?;
+    if after < SHORTEST_RESCHEDULE_MS {
+        report.refuse(
+            node.get(KEY).map_or(node.span, |value| value.span),
+            "`x-reschedule` is shorter than 10s, in which a machine can start again",
+            "write a longer time, such as `2m`",
+        );
+        return None;
+    }
+    Some(after)
 }
 
 fn labels(node: &Node, report: &mut Report) -> BTreeMap<String, String> {

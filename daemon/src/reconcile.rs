@@ -1,6 +1,7 @@
 //! The tasks that keep this machine as the records say. Each retries on its own, so that a dead
 //! Docker or a missing tunnel takes down nothing but itself.
 
+mod automatic;
 pub(crate) mod changes;
 pub(crate) mod claims;
 pub(crate) mod contents;
@@ -15,6 +16,7 @@ pub(crate) mod mesh;
 pub(crate) mod names;
 pub(crate) mod network;
 pub(crate) mod replication;
+pub(crate) mod reschedule;
 pub(crate) mod retire;
 
 use std::sync::Arc;
@@ -57,6 +59,7 @@ pub(crate) fn start(member: &Arc<Member>, links: mpsc::Receiver<Link>, serve_pee
     tasks.spawn(evict::run(Arc::clone(member)));
     tasks.spawn(global::run(Arc::clone(member)));
     tasks.spawn(homes::run(Arc::clone(member)));
+    tasks.spawn(reschedule::run(Arc::clone(member)));
     tasks.spawn(retire::run(Arc::clone(member)));
     tasks.spawn(contents::run(Arc::clone(member)));
     tasks.spawn(images::run(Arc::clone(member)));

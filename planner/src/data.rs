@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use uc_api::v1::{MountKind, MountSpec, ReplicaAction, ReplicaRecord, ServiceSpec};
+use uc_api::v1::{MountKind, MountSpec, ReplicaAction, ReplicaRecord, ServiceSpec, VolumeSpec};
 use uc_api::volumes::handed_on;
 
 use super::desired::Target;
@@ -46,6 +46,61 @@ pub(super) fn shares_data(spec: &ServiceSpec, old: &ReplicaRecord, same_machine:
 /// The old replica has an anonymous volume that the new one would write to.
 pub(super) fn hands_on(spec: &ServiceSpec, old: &ReplicaRecord) -> bool {
     handed_on(&old.mounts, spec).any(|mount| !mount.read_only)
+}
+
+/// Whether a volume can have the same data on several machines: another driver than that of the
+/// machine's disk, or one that mounts something, such as NFS. Of an external one only its user
+/// knows.
+pub(super) fn keeps_data_outside(volume: &VolumeSpec) -> bool {
+    let is_local = matches!(volume.driver.as_str(), "" | "local");
+    volume.external || !is_local || !volume.driver_opts.is_empty()
+}
+
+/// What the service keeps on the machine of a replica: its first volume or path. `volumes` are
+/// those that it declares.
+pub fn kept_on_machine<'a>(spec: &'a ServiceSpec, volumes: &[VolumeSpec]) -> Option<&'a str> {
+    let stays = |mount: &&MountSpec| {
+        let is_outside = || {
+            let mut declared = volumes.iter();
+            declared.any(|volume| volume.name == mount.source && keeps_data_outside(volume))
+        };
+        is_data_folder(mount) || mount.kind() == MountKind::Volume && !is_outside()
+    };
+    let mount = spec.mounts.iter().find(stays)?;
+    Some(if mount.source.is_empty() {
+        &mount.target
+    } else {
+        &mount.source
+    })
+}
+
+/// Warns where `x-reschedule` does nothing.
+pub(super) fn warn_about_rescheduling(
+    target: &Target,
+    cluster: &Cluster<'_>,
+    warnings: &mut Vec<String>,
+) {
+    if target.spec.reschedule_after_ms.is_none() {
+        return;
+    }
+    let why = if target.global() {
+        Some("it runs on every machine already".to_owned())
+    } else if let Some(kept) = kept_on_machine(&target.spec, &target.volumes) {
+        Some(format!("its data in `{kept}` is on the machine"))
+    } else if cluster.machines.len() < 3 {
+        Some(
+            "more than half of the machines must see that one is down, so it takes three"
+                .to_owned(),
+        )
+    } else {
+        None
+    };
+    if let Some(why) = why {
+        warnings.push(format!(
+            "{}: `x-reschedule` has no effect: {why}",
+            target.key
+        ));
+    }
 }
 
 /// Warns about data that the new replicas of a service do not find, because it is on a machine that

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uc_api::ServiceKey;
 use uc_api::revision::revision;
-use uc_api::v1::{DrainMachine, ServiceMode, ServiceSpec, VolumeSpec};
+use uc_api::v1::{DrainMachine, ServiceMode, ServiceSpec};
 
+use super::data::keeps_data_outside;
 use super::desired::{Target, Wanted, known_services, stored_spec};
 use super::error::PlanError;
 use super::layers::layers;
@@ -73,14 +74,6 @@ pub(super) fn drained(
         });
     }
     Ok(wanted)
-}
-
-/// Whether a volume can have the same data on several machines: another driver than that of the
-/// machine's disk, or one that mounts something, such as NFS. Of an external one only its user
-/// knows.
-fn keeps_data_outside(volume: &VolumeSpec) -> bool {
-    let is_local = matches!(volume.driver.as_str(), "" | "local");
-    volume.external || !is_local || !volume.driver_opts.is_empty()
 }
 
 /// The services that cannot leave the machine, each with the reason.

@@ -30,6 +30,7 @@ use uc_api::v1::{
 };
 use uc_api::{MachineId, MachineName, ServiceKey};
 
+pub use self::data::kept_on_machine;
 pub use self::eligible::global_replicas;
 pub use self::error::PlanError;
 pub use self::together::shared;
@@ -153,6 +154,7 @@ fn make(
             &mut warnings,
         ));
         data::warn_about_data(target, placement, &cluster, &mut warnings);
+        data::warn_about_rescheduling(target, &cluster, &mut warnings);
         steps::add_volumes(target, placement, &cluster, &mut volumes);
         steps::add_images(target, placement, &cluster, &mut images);
         let retired = placement.retired.iter();

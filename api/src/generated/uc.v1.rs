@@ -207,6 +207,10 @@ pub struct ServiceSpec {
     /// itself, or the image is built, or it is not known to have one.
     #[prost(string, tag = "69")]
     pub image_digest: ::prost::alloc::string::String,
+    /// How long a machine has to be down before its replicas of a service without data there start on
+    /// other machines (x-reschedule), in milliseconds. Not set: never.
+    #[prost(uint64, optional, tag = "70")]
+    pub reschedule_after_ms: ::core::option::Option<u64>,
 }
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]

@@ -434,6 +434,12 @@ pub(crate) const SERVICE: &[Key] = &[
         "Uncloud: a command run once before the deployment",
         "runs on one machine before any replica changes",
     ),
+    noted(
+        "x-reschedule",
+        Duration,
+        "uc: how long a machine must be down before its replicas start on others; without it, never",
+        "at least `10s`; for replicated services without data on the machine, in clusters of three machines or more",
+    ),
 ];
 
 const BLKIO: &[Key] = &[

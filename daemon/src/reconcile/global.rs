@@ -5,24 +5,17 @@
 //! do is on this machine. What else is to be done is for a user to decide; `uc doctor` names it.
 
 use std::collections::BTreeSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use tokio::time::Instant;
-use uc_api::v1::plan_request::Change;
-use uc_api::v1::{
-    DeployOutcome, DesiredServices, Plan, PlanRequest, ServiceChange, ServiceMode, deploy_event,
-};
-use uc_api::{Code, Failure, MachineId, ServiceKey};
+use uc_api::v1::{DeployOutcome, Plan, ServiceChange, ServiceMode};
+use uc_api::{Failure, MachineId, ServiceKey};
 
+use super::automatic;
 use crate::backoff::Backoff;
-use crate::clock::now_ms;
-use crate::cluster::deployments::{automatic_id, deployments};
 use crate::cluster::member::Member;
 use crate::cluster::view::Cluster;
-use crate::deploy::run;
 
 /// How long a service must be missing. A deployment or a retirement that is about to change it may
 /// be on its way here.
@@ -31,9 +24,6 @@ const LASTS: Duration = Duration::from_secs(5);
 /// users, and what it lacks (an image that only a laptop has) seldom comes on its own.
 const FIRST_RETRY: Duration = Duration::from_mins(1);
 const LAST_RETRY: Duration = Duration::from_hours(1);
-/// How long a deployment without an end is waited for. One of a machine that does not come back has
-/// none.
-const UNFINISHED_MS: i64 = 3_600_000;
 
 /// Runs until the member stops.
 pub(crate) async fn run(member: Arc<Member>) {
@@ -88,18 +78,8 @@ fn missing(member: &Member) -> Vec<ServiceKey> {
     if !cluster.has_own_record() || member.store.snapshot().is_rejoining() {
         return Vec::new();
     }
-    let leases = member.node.leases().list(Instant::now());
-    let mut deployed: BTreeSet<String> = leases.into_iter().map(|lease| lease.project).collect();
     // One that was cut short continues when its machine is back.
-    let now_ms = now_ms();
-    let unfinished = deployments(&member.store.snapshot())
-        .into_iter()
-        .filter(|of| {
-            let recent = now_ms.saturating_sub(of.began_at_ms) < UNFINISHED_MS;
-            of.ended.is_none() && recent && cluster.machine_by_id(of.machine).is_some()
-        });
-    let services = unfinished.flat_map(|of| of.began.services);
-    deployed.extend(services.map(|service| service.project));
+    let deployed = automatic::deployed_projects(member, |_| true);
     missing_services(&cluster, member.id, &deployed)
 }
 
@@ -129,24 +109,6 @@ fn missing_services(
     services.map(|(key, _)| key.clone()).collect()
 }
 
-/// A deployment of the service as its record says, which leaves the rest of its project alone.
-fn request(cluster: &Cluster, key: &ServiceKey) -> Option<PlanRequest> {
-    let record = cluster.services().get(key)?;
-    let others = cluster.services().keys();
-    let others = others.filter(|other| other.project == key.project && *other != key);
-    Some(PlanRequest {
-        change: Some(Change::Deploy(DesiredServices {
-            project: key.project.to_string(),
-            services: vec![record.spec.clone()?],
-            volumes: record.volumes.clone(),
-            recreate: false,
-            other_services: others.map(|other| other.service.to_string()).collect(),
-            remove_orphans: false,
-            images_resolved: true,
-        })),
-    })
-}
-
 /// The plan changes no spec and removes nothing: it only creates replicas where there are none, and
 /// one of them here. Two machines that lack a service at the same time would otherwise wait for
 /// each other.
@@ -167,45 +129,8 @@ async fn deploy_here(
     member: &Arc<Member>,
     service: &ServiceKey,
 ) -> Result<Option<DeployOutcome>, Failure> {
-    let Some(request) = request(&member.cluster(), service) else {
-        return Ok(None);
-    };
-    let plan = run::plan_request(member, &request).await?;
-    if !only_creates(&plan, &member.membership.machine_id) {
-        return Ok(None);
-    }
-    for target in &plan.images {
-        for machine in &target.machine_ids {
-            let remote = member.remote(machine)?;
-            let lacking = remote.missing_images(vec![target.image.clone()]).await?;
-            if let Some(image) = lacking.first() {
-                let message = format!("the built image {image} is missing");
-                return Err(Failure::new(Code::Refused, message)
-                    .on(machine)
-                    .hint("`uc deploy` sends it"));
-            }
-        }
-    }
-    let order = run::Order {
-        request,
-        digest: plan.digest,
-        deployment: automatic_id("global"),
-        skip_health: false,
-    };
-    let started = run::start(Arc::clone(member), order).await?;
-    let mut events = pin!(started.subscribe());
-    // If the daemon stops, the deployment has no outcome, and the stream ends without it.
-    drop(started);
-    let mut outcome = None;
-    while let Some(event) = events.next().await {
-        if let Some(deploy_event::Event::Finished(finished)) = event.event {
-            if finished.outcome() != DeployOutcome::Done {
-                tracing::warn!(%service, message = finished.message, "a global service was not deployed on this machine");
-            }
-            outcome = Some(finished.outcome());
-        }
-    }
-    Ok(outcome)
+    let own = &member.membership.machine_id;
+    automatic::deploy(member, service, "global", |plan| only_creates(plan, own)).await
 }
 
 #[cfg(test)]
@@ -290,18 +215,6 @@ mod tests {
             record: ReplicaRecord::default(),
         };
         assert_eq!(missing(&cluster.with_replica(id(1), agent)), ["shop/logs"]);
-    }
-
-    #[test]
-    fn request_is_the_record_and_leaves_other_services_alone() {
-        let request = request(&cluster(), &"shop/agent".parse().unwrap()).unwrap();
-        let Some(Change::Deploy(desired)) = request.change else {
-            panic!("{request:?}");
-        };
-        assert_eq!(desired.services.len(), 1);
-        assert_eq!(desired.services[0].name, "agent");
-        assert_eq!(desired.other_services, ["logs", "web"]);
-        assert!(!desired.remove_orphans && !desired.recreate);
     }
 
     #[test]

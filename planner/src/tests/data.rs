@@ -126,3 +126,39 @@ fn plan_warns_about_anonymous_volumes_that_stay_behind() {
         ]
     );
 }
+
+#[test]
+fn rescheduling_has_no_effect_on_what_stays() {
+    let asks = || ServiceSpec {
+        reschedule_after_ms: Some(60_000),
+        ..service("web", 1)
+    };
+    let warnings = |spec: ServiceSpec, machines: &[&str]| {
+        let plan = plan(&deploy(&[spec]), &cluster(machines)).unwrap();
+        plan.warnings
+    };
+    let all = ["m1", "m2", "m3"];
+    assert_eq!(warnings(asks(), &all), [""; 0]);
+    assert_eq!(warnings(service("web", 1), &["m1"]), [""; 0]);
+    let mut with_data = asks();
+    with_data.mounts.push(anonymous_volume("/data"));
+    with_data.mounts[0].source.clear();
+    let global = ServiceSpec {
+        mode: ServiceMode::Global.into(),
+        ..asks()
+    };
+    for (spec, machines, why) in [
+        (with_data, &all[..], "its data in `/data` is on the machine"),
+        (global, &all, "it runs on every machine already"),
+        (
+            asks(),
+            &all[..2],
+            "more than half of the machines must see that one is down, so it takes three",
+        ),
+    ] {
+        assert_eq!(
+            warnings(spec, machines),
+            [format!("shop/web: `x-reschedule` has no effect: {why}")]
+        );
+    }
+}

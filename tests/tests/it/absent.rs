@@ -116,6 +116,74 @@ fn machine_that_was_off_brings_nothing_of_the_past_back() {
 }
 
 #[test]
+fn replicas_that_ask_for_it_start_elsewhere_when_their_machine_is_down() {
+    let Some(cluster) = Cluster::take() else {
+        return;
+    };
+    let asks = |services: &str| services.to_owned() + "    x-reschedule: 10s\n";
+    let with_data = |services: &str| {
+        services.to_owned() + "    volumes: [\"data:/data\"]\nvolumes: {data: {}}\n"
+    };
+    cluster.deploy("moves", &asks(&sleeper("web", "1", "replicas: 3")));
+    cluster.deploy("stays", &sleeper("plain", "1", "replicas: 3"));
+    let deployed = cluster.deploy(
+        "data",
+        &with_data(&asks(&sleeper(
+            "db",
+            "1",
+            "placement: {constraints: [node.hostname == m3]}",
+        ))),
+    );
+    let no_effect = "`x-reschedule` has no effect: its data in `data_data` is on the machine";
+    assert!(deployed.stderr.contains(no_effect), "{deployed}");
+    for service in ["web", "plain"] {
+        let replicas = cluster.replicas(service);
+        assert_eq!(places(&replicas), ["m1", "m2", "m3"], "{replicas:?}");
+    }
+
+    cluster.kill("m3");
+    let there = |service: &str| {
+        let mut replicas = cluster.replicas(service);
+        replicas.retain(|replica| replica.machine.name != "m3");
+        replicas
+    };
+    // Until it counts as down, 10 s, and the deployment.
+    wait_for(
+        "a third replica on m1 or m2",
+        Duration::from_secs(120),
+        || {
+            let replicas = there("web");
+            ensure!(replicas.len() == 3, "{replicas:?}");
+            Ok(())
+        },
+    )
+    .expect("without a command");
+    assert_eq!(there("plain").len(), 2, "it does not ask for it");
+    assert!(there("db").is_empty(), "its data is on m3");
+    let deployments = cluster.ok(&["deployments", "ls"]);
+    assert!(
+        deployments.stdout.contains("auto-reschedule-"),
+        "{deployments}"
+    );
+
+    cluster.start("m3");
+    wait_for(
+        "m3 to remove the replica that is elsewhere",
+        PAST_GONE,
+        || {
+            let left = left_on(&cluster, "m3", "moves");
+            ensure!(left.is_empty(), "{left:?}");
+            let replicas = cluster.replicas("web");
+            ensure!(replicas.len() == 3, "{replicas:?}");
+            let back = cluster.replicas("plain");
+            ensure!(places(&back) == ["m1", "m2", "m3"], "{back:?}");
+            Ok(())
+        },
+    )
+    .expect("without a command");
+}
+
+#[test]
 fn engine_that_is_away_loses_its_names_to_others() {
     let Some(cluster) = Cluster::take() else {
         return;

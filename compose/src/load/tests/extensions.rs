@@ -1,4 +1,4 @@
-//! Keys of Uncloud that are extensions of the compose format: `x-ports`, `x-pre_deploy`.
+//! Extensions of the compose format: `x-ports` and `x-pre_deploy` as in Uncloud, `x-reschedule`.
 
 use super::honoured::{found_in, pairs, spec};
 use super::*;
@@ -85,6 +85,18 @@ fn uncloud_ingress_is_reported() {
     ] {
         assert_eq!(found_in(yaml), expected, "{yaml}");
     }
+}
+
+#[test]
+fn reschedule() {
+    assert_eq!(spec("x-reschedule: 2m").reschedule_after_ms, Some(120_000));
+    assert_eq!(spec("user: app").reschedule_after_ms, None);
+    assert_eq!(
+        found_in("x-reschedule: 5s"),
+        ["error 4:19 `x-reschedule` is shorter than 10s, in which a machine can start again"]
+    );
+    assert_eq!(found_in("x-reschedule: soon").len(), 1);
+    assert_eq!(found_in("x-reschedule: -1m").len(), 1);
 }
 
 #[test]
