@@ -22,8 +22,8 @@ use uc_api::v1::{
     VolumeSpec,
 };
 
-use self::dependencies::FailedServices;
 pub(super) use self::events::{Progress, progress};
+use self::service::{Ended, ServiceEnds};
 use super::journal::Journal;
 use crate::cluster::events::Events;
 
@@ -113,7 +113,7 @@ pub(super) async fn execute(
 ) -> Result<Vec<Failure>, Stopped> {
     create_volumes(fleet, execution.plan, events).await?;
     let mut failed = Vec::new();
-    let failed_services = FailedServices::default();
+    let ends = ServiceEnds::default();
     for layer in layers(execution.plan) {
         let services = execution
             .plan
@@ -121,26 +121,23 @@ pub(super) async fn execute(
             .iter()
             .filter(|service| service.layer == layer);
         let run = async |one: &ServicePlan| {
-            let result =
-                service::run_service(fleet, execution, one, &failed_services, events).await;
-            if !matches!(&result, Ok(failed) if failed.is_empty()) {
-                failed_services.add(&one.service);
-            }
-            result
+            let ended = service::run_service(fleet, execution, one, &ends, events).await;
+            ends.note(&one.service, &ended);
+            ended
         };
         let mut stopped: Option<Stopped> = None;
-        for result in join_all(services.map(run)).await {
-            match result {
-                Ok(more) => failed.extend(more),
+        for ended in join_all(services.map(run)).await {
+            match ended {
+                Ended::Whole(more) | Ended::Short(more) => failed.extend(more),
                 // One that wants all of it undone is not overruled by one that does not.
-                Err(why)
+                Ended::Stopped(why)
                     if stopped
                         .as_ref()
                         .is_none_or(|stopped| stopped.pause && !why.pause) =>
                 {
                     stopped = Some(why);
                 }
-                Err(_) => {}
+                Ended::Stopped(_) => {}
             }
         }
         if let Some(stopped) = stopped {

@@ -1,23 +1,24 @@
 //! Waiting for the conditions of `depends_on`.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use uc_api::v1::{
-    DependencyCondition, Health, Kept, ReplicaAction, ReplicaRecord, ReplicaState, ReplicaStep,
-    ServiceSpec,
+    DependencyCondition, Health, Kept, ReplicaAction, ReplicaRecord, ReplicaState, ServiceSpec,
 };
 use uc_api::{Code, Failure};
 
+use super::service::{ServiceEnd, ServiceEnds};
 use super::{Execution, Fleet};
 use crate::cluster::events::Events;
 
-/// How often a dependency that this deployment did not start is looked at.
-const DEPENDENCY_POLL: Duration = Duration::from_millis(500);
-/// How long a dependency may take to be what its condition wants; a migration job may take minutes.
+/// Pauses between looks at a dependency.
+const FIRST_POLL: Duration = Duration::from_millis(500);
+const LAST_POLL: Duration = Duration::from_secs(2);
+/// How long a dependency may take to be what its condition wants, from the end of its own steps; a
+/// migration job may take minutes.
 const DEPENDENCY_LIMIT: Duration = Duration::from_mins(10);
 
 /// Some other service waits until this one has ended well: it is not expected to go on running.
@@ -32,23 +33,12 @@ pub(super) fn runs_to_completion(execution: Execution<'_>, service: &str) -> boo
         })
 }
 
-/// The services of which a replica failed in this execution. Whoever waits for one of them to start
-/// does not go on waiting.
-#[derive(Debug, Default)]
-pub(super) struct FailedServices(Mutex<BTreeSet<String>>);
-
-impl FailedServices {
-    fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn add(&self, service: &str) {
-        self.names().insert(service.to_owned());
-    }
-
-    fn has(&self, service: &str) -> bool {
-        self.names().contains(service)
-    }
+/// Why a service does not begin.
+#[derive(Debug)]
+pub(super) enum Unmet {
+    /// What it depends on stopped the execution. That is the cause, and this service has none.
+    Stopped,
+    Failed(Failure),
 }
 
 /// Until every dependency of the service is what its condition wants.
@@ -56,9 +46,9 @@ pub(super) async fn wait_for_dependencies(
     fleet: &dyn Fleet,
     execution: Execution<'_>,
     spec: &ServiceSpec,
-    failed: &FailedServices,
+    ends: &ServiceEnds,
     events: &Events,
-) -> Result<(), Failure> {
+) -> Result<(), Unmet> {
     for dependency in &spec.depends_on {
         let service = &dependency.service;
         let wanted = match dependency.condition() {
@@ -66,37 +56,45 @@ pub(super) async fn wait_for_dependencies(
             DependencyCondition::Completed => DependencyCondition::Completed,
             _ => DependencyCondition::Started,
         };
-        let deadline = Instant::now() + DEPENDENCY_LIMIT;
+        let failed = |code, message, see: &str| {
+            Unmet::Failed(Failure::new(code, message).hint(format!("see {see}")))
+        };
+        let logs = format!("`uc logs {service}`");
+        let is_made_here = new_replicas(execution, service).is_some();
+        let mut deadline = Instant::now() + DEPENDENCY_LIMIT;
+        let mut pause = FIRST_POLL;
         let mut told = false;
         loop {
-            // Asked first: it can fail while it is looked at.
-            let has_failed = failed.has(service);
-            let met = look(fleet, execution, &spec.project, service, wanted).await;
+            // Asked first: it can end while it is looked at.
+            let end = ends.of(service);
+            if end == Some(ServiceEnd::Stopped) {
+                return Err(Unmet::Stopped);
+            }
+            if is_made_here && end.is_none() {
+                // It is under way, and has limits of its own.
+                deadline = Instant::now() + DEPENDENCY_LIMIT;
+            }
+            let old_ones_count = end == Some(ServiceEnd::Tolerated);
+            let met = look(fleet, execution, spec, service, wanted, old_ones_count).await;
             match met {
                 Met::Yes => break,
                 Met::Never(reason) => {
-                    return Err(Failure::new(
-                        Code::Refused,
-                        format!("{} depends on {service}, which {reason}", spec.name),
-                    )
-                    .hint(format!("see `uc logs {service}`")));
+                    let message = format!("{} depends on {service}, which {reason}", spec.name);
+                    return Err(failed(Code::Refused, message, &logs));
                 }
-                Met::NotYet if has_failed => {
+                Met::NotYet if old_ones_count => {
                     let message = format!("{} depends on {service}, which failed", spec.name);
-                    return Err(Failure::new(Code::Refused, message)
-                        .hint(format!("see `uc logs {service}`")));
+                    return Err(failed(Code::Refused, message, &logs));
                 }
                 Met::NotYet if Instant::now() >= deadline => {
-                    return Err(Failure::new(
-                        Code::TimedOut,
-                        format!(
-                            "{} waited {} s for {service} to be {}",
-                            spec.name,
-                            DEPENDENCY_LIMIT.as_secs(),
-                            condition_name(wanted)
-                        ),
-                    )
-                    .hint(format!("see `uc ps` and `uc logs {service}`")));
+                    let message = format!(
+                        "{} waited {} s for {service} to be {}",
+                        spec.name,
+                        DEPENDENCY_LIMIT.as_secs(),
+                        condition_name(wanted)
+                    );
+                    let see = format!("`uc ps` and {logs}");
+                    return Err(failed(Code::TimedOut, message, &see));
                 }
                 Met::NotYet => {}
             }
@@ -105,30 +103,38 @@ pub(super) async fn wait_for_dependencies(
                 let state = condition_name(wanted);
                 events.notice(format!("{} waits for {service} to be {state}", spec.name));
             }
-            sleep(DEPENDENCY_POLL).await;
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(LAST_POLL);
         }
     }
     Ok(())
 }
 
-/// Whether a dependency is what its condition wants now.
+/// Whether a dependency is what its condition wants now. Of one that new replicas are made of, only
+/// those count as started, unless `old_ones_count`.
 async fn look(
     fleet: &dyn Fleet,
     execution: Execution<'_>,
-    project: &str,
+    spec: &ServiceSpec,
     service: &str,
     wanted: DependencyCondition,
+    old_ones_count: bool,
 ) -> Met {
-    let replicas = replicas_of(fleet, execution.machines, project, service).await;
-    let (replicas, complete) = match replicas {
+    let new = new_replicas(execution, service)
+        .filter(|_| wanted == DependencyCondition::Started && !old_ones_count);
+    // Each look costs Docker there some work while it is busy.
+    let machines: Vec<&String> = match &new {
+        Some(new) => new.machines.iter().copied().collect(),
+        None => execution.machines.iter().collect(),
+    };
+    let replicas = replicas_of(fleet, &machines, &spec.project, service).await;
+    let (mut replicas, complete) = match replicas {
         Ok(replicas) => (replicas, true),
         Err(known) => (known, false),
     };
-    let counts = |replica: &ReplicaRecord| {
-        wanted != DependencyCondition::Started
-            || new_revision(execution, service).is_none_or(|new| replica.revision == new)
-    };
-    let replicas: Vec<ReplicaRecord> = replicas.into_iter().filter(counts).collect();
+    if let Some(new) = new {
+        replicas.retain(|replica| replica.revision == new.revision);
+    }
     match condition_met(wanted, &replicas) {
         // A replica on a machine that did not answer may still run.
         Met::Yes if !complete && wanted == DependencyCondition::Completed => Met::NotYet,
@@ -136,23 +142,29 @@ async fn look(
     }
 }
 
-/// What the new replicas of a service run, if this execution makes some: those that they replace do
-/// not count as started.
-fn new_revision<'a>(execution: Execution<'a>, service: &str) -> Option<&'a str> {
+/// What an execution makes of a service.
+struct NewReplicas<'a> {
+    revision: &'a str,
+    machines: BTreeSet<&'a String>,
+}
+
+/// The new replicas that this execution makes of a service, if it makes some.
+fn new_replicas<'a>(execution: Execution<'a>, service: &str) -> Option<NewReplicas<'a>> {
     let mut services = execution.plan.services.iter();
     let of_plan = services.find(|of| of.service == service)?;
-    let makes = |step: &ReplicaStep| step.action() != ReplicaAction::Remove;
-    of_plan
-        .steps
-        .iter()
-        .any(makes)
-        .then_some(of_plan.revision.as_str())
+    let steps = of_plan.steps.iter();
+    let made = steps.filter(|step| step.action() != ReplicaAction::Remove);
+    let machines: BTreeSet<&String> = made.map(|step| &step.machine_id).collect();
+    (!machines.is_empty()).then_some(NewReplicas {
+        revision: &of_plan.revision,
+        machines,
+    })
 }
 
 /// The replicas of the service. `Err` has those of the machines that answered, if one did not.
 async fn replicas_of(
     fleet: &dyn Fleet,
-    machines: &[String],
+    machines: &[&String],
     project: &str,
     service: &str,
 ) -> Result<Vec<ReplicaRecord>, Vec<ReplicaRecord>> {

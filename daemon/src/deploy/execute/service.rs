@@ -1,6 +1,8 @@
 //! The steps of one service, as its update policy wants them: so many replicas at a time, a pause
 //! between, and what a failure means.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,7 +12,7 @@ use uc_api::v1::{
     FailureAction, PreDeployStep, ReplicaAction, ReplicaStep, ServicePlan, ServiceSpec, StepPhase,
 };
 
-use super::dependencies::{FailedServices, wait_for_dependencies};
+use super::dependencies::{Unmet, wait_for_dependencies};
 use super::events::progress;
 use super::step::run_step;
 use super::{Execution, Fleet, NewReplica, Stopped};
@@ -75,28 +77,81 @@ fn groups(steps: &[ReplicaStep], parallelism: usize) -> Vec<&[ReplicaStep]> {
     runs.flat_map(|run| run.chunks(size(run))).collect()
 }
 
-/// Failures that the policy tolerates; or why the service's update ended early.
+/// How the steps of one service ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// All were carried out, but for failures that its policy tolerates.
+    Whole(Vec<Failure>),
+    /// The rest was left out, because another service stopped the execution.
+    Short(Vec<Failure>),
+    /// It stops the execution.
+    Stopped(Stopped),
+}
+
+/// How a service ended, for those that depend on it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum ServiceEnd {
+    Well,
+    /// With failures that its policy tolerates.
+    Tolerated,
+    /// It stopped the execution, or was cut short by one that did.
+    Stopped,
+}
+
+/// The services of an execution that have ended.
+#[derive(Debug, Default)]
+pub(super) struct ServiceEnds(Mutex<BTreeMap<String, ServiceEnd>>);
+
+impl ServiceEnds {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, ServiceEnd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, service: &str, ended: &Ended) {
+        let end = match ended {
+            Ended::Whole(failed) if failed.is_empty() => ServiceEnd::Well,
+            Ended::Whole(_) => ServiceEnd::Tolerated,
+            Ended::Short(_) | Ended::Stopped(_) => ServiceEnd::Stopped,
+        };
+        self.all().insert(service.to_owned(), end);
+    }
+
+    /// `None` while it is not begun or under way.
+    pub(super) fn of(&self, service: &str) -> Option<ServiceEnd> {
+        self.all().get(service).copied()
+    }
+
+    /// One of them stopped the execution: the others begin nothing any more.
+    fn is_stopped(&self) -> bool {
+        self.all().values().any(|end| *end == ServiceEnd::Stopped)
+    }
+}
+
+/// Carries out the steps of one service, unless another one stops the execution.
 pub(super) async fn run_service(
     fleet: &dyn Fleet,
     execution: Execution<'_>,
     service: &ServicePlan,
-    failed_services: &FailedServices,
+    ends: &ServiceEnds,
     events: &Events,
-) -> Result<Vec<Failure>, Stopped> {
+) -> Ended {
     let spec = execution.specs.get(&service.service);
     let policy = Policy::of(spec);
     let adds = |step: &ReplicaStep| step.action() != ReplicaAction::Remove;
     if let Some(spec) = spec
         && service.steps.iter().any(adds)
     {
-        let ready = async {
-            wait_for_dependencies(fleet, execution, spec, failed_services, events).await?;
-            match &service.pre_deploy {
-                Some(step) => pre_deploy(fleet, execution, service, step, spec, events).await,
-                None => Ok(()),
-            }
-        };
-        ready.await.map_err(|failure| policy.stop(failure))?;
+        match wait_for_dependencies(fleet, execution, spec, ends, events).await {
+            Ok(()) if ends.is_stopped() => return Ended::Short(Vec::new()),
+            Ok(()) => {}
+            Err(Unmet::Stopped) => return Ended::Short(Vec::new()),
+            Err(Unmet::Failed(failure)) => return Ended::Stopped(policy.stop(failure)),
+        }
+        if let Some(step) = &service.pre_deploy
+            && let Err(failure) = pre_deploy(fleet, execution, service, step, spec, events).await
+        {
+            return Ended::Stopped(policy.stop(failure));
+        }
     }
     let mut failed = Vec::new();
     // A container that cannot be removed is no reason to take back what replaces it.
@@ -108,6 +163,10 @@ pub(super) async fn run_service(
             .any(|step| step.action() == ReplicaAction::Replace);
         if replaces && replaced_before && !policy.delay.is_zero() {
             sleep(policy.delay).await;
+        }
+        if ends.is_stopped() {
+            failed.extend(left);
+            return Ended::Short(failed);
         }
         replaced_before |= replaces;
         let run = |step| run_step(fleet, execution, service, step, events);
@@ -122,10 +181,12 @@ pub(super) async fn run_service(
                 left.push(failure);
             }
         }
-        policy.judge(&failed, service.steps.len())?;
+        if let Err(stopped) = policy.judge(&failed, service.steps.len()) {
+            return Ended::Stopped(stopped);
+        }
     }
     failed.extend(left);
-    Ok(failed)
+    Ended::Whole(failed)
 }
 
 async fn pre_deploy(

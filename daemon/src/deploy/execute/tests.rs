@@ -14,6 +14,8 @@ use uc_api::v1::{
 
 use super::*;
 
+mod together;
+
 /// Remembers each call; refuses those whose text begins with one of `refuse`.
 #[derive(Default)]
 pub(super) struct Machines {
@@ -21,6 +23,7 @@ pub(super) struct Machines {
     refuse: Vec<&'static str>,
     /// The machine whose changes take a second; empty: all machines.
     slow: Option<&'static str>,
+    takes: Option<Duration>,
     ended: Mutex<Vec<(String, Instant)>>,
     /// Of the execution.
     skip_health: bool,
@@ -47,9 +50,13 @@ impl Machines {
     }
 
     pub(super) fn each_change_takes_a_second() -> Self {
+        Self::default().with_slow_changes()
+    }
+
+    pub(super) fn with_slow_changes(self) -> Self {
         Self {
             slow: Some(""),
-            ..Self::default()
+            ..self
         }
     }
 
@@ -84,7 +91,7 @@ impl Fleet for Machines {
             .slow
             .is_some_and(|slow| slow.is_empty() || slow == machine)
         {
-            sleep(Duration::from_secs(1)).await;
+            sleep(self.takes.unwrap_or(Duration::from_secs(1))).await;
         }
         self.call(shown(machine, change))?;
         self.ended
@@ -491,111 +498,4 @@ async fn a_later_layer_does_not_begin_after_a_failure() {
 
 fn create() -> Vec<ReplicaStep> {
     vec![step(ReplicaAction::Create, UpdateOrder::Unspecified, "")]
-}
-
-fn on_db(condition: DependencyCondition) -> Vec<Dependency> {
-    vec![Dependency {
-        service: "db".into(),
-        condition: condition.into(),
-        ..Default::default()
-    }]
-}
-
-fn running_db(revision: &str, health: Health) -> ReplicaRecord {
-    ReplicaRecord {
-        project: "p".into(),
-        service: "db".into(),
-        revision: revision.into(),
-        state: ReplicaState::Running.into(),
-        health: health.into(),
-        ..ReplicaRecord::default()
-    }
-}
-
-/// Runs a plan that waits, and shows the replica while it does.
-async fn run_with_a_change(
-    machines: &Machines,
-    services: Vec<ServicePlan>,
-    specs: Vec<(String, ServiceSpec)>,
-    shown_later: ReplicaRecord,
-) {
-    let running = run(machines, services, specs);
-    tokio::pin!(running);
-    let early = tokio::time::timeout(Duration::from_secs(30), &mut running).await;
-    let calls = machines.calls();
-    assert!(
-        early.is_err() && !calls.contains(&"new m1 web-r2".to_owned()),
-        "{calls:?}"
-    );
-    *machines.replicas.lock().unwrap() = vec![shown_later];
-    running.await.0.unwrap();
-    assert!(machines.calls().contains(&"new m1 web-r2".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dependent_waits_until_its_dependency_is_healthy() {
-    let machines = Machines::default();
-    *machines.replicas.lock().unwrap() = vec![running_db("r1", Health::Starting)];
-    let web = spec("web", on_db(DependencyCondition::Healthy));
-    let healthy = running_db("r1", Health::Healthy);
-    run_with_a_change(
-        &machines,
-        vec![service("web", 1, create())],
-        vec![web],
-        healthy,
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn without_a_look_at_health_a_dependency_only_has_to_run() {
-    let machines = Machines {
-        skip_health: true,
-        ..Machines::default()
-    };
-    *machines.replicas.lock().unwrap() = vec![running_db("r1", Health::Unhealthy)];
-    let web = spec("web", on_db(DependencyCondition::Healthy));
-    let (result, _) = run(&machines, vec![service("web", 1, create())], vec![web]).await;
-    result.unwrap();
-    assert_eq!(machines.calls(), ["new m1 web-r2 no-wait"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dependent_goes_on_as_soon_as_a_new_replica_of_its_dependency_runs() {
-    let machines = Machines::default();
-    // The old replica does not count.
-    *machines.replicas.lock().unwrap() = vec![running_db("r1", Health::Healthy)];
-    let replaced = step(ReplicaAction::Replace, UpdateOrder::StartFirst, "old");
-    let services = vec![
-        service("db", 0, vec![replaced]),
-        service("web", 0, create()),
-    ];
-    let specs = vec![
-        spec("db", vec![]),
-        spec("web", on_db(DependencyCondition::Started)),
-    ];
-    let starting = running_db("r2", Health::Starting);
-    run_with_a_change(&machines, services, specs, starting).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dependent_does_not_wait_for_a_dependency_that_failed() {
-    let machines = Machines::refusing(vec!["new m1 db"]);
-    let services = vec![service("db", 0, create()), service("web", 0, create())];
-    let specs = vec![
-        spec("db", vec![]),
-        spec("web", on_db(DependencyCondition::Started)),
-    ];
-    let started = Instant::now();
-    let (result, _) = run(&machines, services, specs).await;
-    let failure = result.unwrap_err().failure;
-    assert_eq!(
-        failure.message, "exited with code 1",
-        "not the dependent, which only waited"
-    );
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "by the test's own clock"
-    );
-    assert_eq!(machines.calls(), ["new m1 db-r2", "undo new m1 db-r2"]);
 }

@@ -219,9 +219,10 @@ async fn so_large_a_share_may_fail() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_that_wants_all_taken_back_is_not_overruled() {
-    let machines = Machines::refusing(vec!["replace m0"]);
+    // Both are under way when the first one fails.
+    let machines = Machines::refusing(vec!["replace m0"]).with_slow_changes();
     let named = |name: &str, failure_action: FailureAction| {
         let (name, one) = spec(name, vec![]);
         (
