@@ -48,12 +48,28 @@ pub(super) fn hands_on(spec: &ServiceSpec, old: &ReplicaRecord) -> bool {
     handed_on(&old.mounts, spec).any(|mount| !mount.read_only)
 }
 
-/// Whether a volume can have the same data on several machines: another driver than that of the
-/// machine's disk, or one that mounts something, such as NFS. Of an external one only its user
-/// knows.
+/// Types of file systems that are on a server. With `local` as driver, all others (a bind mount, a
+/// partition, memory) are on the machine.
+const NETWORK_FILE_SYSTEMS: [&str; 7] = [
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "ceph",
+    "glusterfs",
+    "fuse.sshfs",
+];
+
+/// Whether a volume has the same data on several machines: another driver than that of the
+/// machine's disk, or one that mounts a server's file system. Of an external one only its user
+/// knows, so it does not count.
 pub(super) fn keeps_data_outside(volume: &VolumeSpec) -> bool {
     let is_local = matches!(volume.driver.as_str(), "" | "local");
-    volume.external || !is_local || !volume.driver_opts.is_empty()
+    let of_server = || {
+        let kind = volume.driver_opts.get("type");
+        kind.is_some_and(|kind| NETWORK_FILE_SYSTEMS.contains(&kind.as_str()))
+    };
+    !volume.external && (!is_local || of_server())
 }
 
 /// What the service keeps on the machine of a replica: its first volume or path. `volumes` are

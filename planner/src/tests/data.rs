@@ -162,3 +162,40 @@ fn rescheduling_has_no_effect_on_what_stays() {
         );
     }
 }
+
+#[test]
+fn only_volumes_of_servers_have_the_same_data_on_every_machine() {
+    let volume = |driver: &str, options: &[(&str, &str)], external| v1::VolumeSpec {
+        name: "data".into(),
+        driver: driver.into(),
+        driver_opts: options
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        external,
+        ..v1::VolumeSpec::default()
+    };
+    let bind = [("type", "none"), ("o", "bind"), ("device", "/srv/pg")];
+    for (volume, outside) in [
+        (volume("", &[], false), false),
+        (volume("local", &bind, false), false),
+        (
+            volume("local", &[("type", "ext4"), ("device", "/dev/sdb1")], false),
+            false,
+        ),
+        (volume("", &[("type", "tmpfs")], false), false),
+        (
+            volume("local", &[("type", "nfs"), ("device", ":/srv")], false),
+            true,
+        ),
+        (volume("", &[("type", "cifs")], false), true),
+        (volume("rexray", &[], false), true),
+        (volume("", &[], true), false),
+    ] {
+        assert_eq!(
+            crate::data::keeps_data_outside(&volume),
+            outside,
+            "{volume:?}"
+        );
+    }
+}
