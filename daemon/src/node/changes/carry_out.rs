@@ -435,8 +435,17 @@ impl<'a> Work<'a> {
                 }
                 self.node.wait_until_ready(id, None).await.map(drop)
             };
-            let restored = restored.await;
+            let mut restored = restored.await;
             self.node.marks.started(id);
+            if let Err(failure) = &restored
+                && self.node.managed(id).await.is_ok_and(|old| runs(&old))
+            {
+                // It may have been like this before. Left half-way, the change would be undone
+                // again and again, and the new replica would serve for a revision
+                // that is not wanted.
+                tracing::warn!(container = id, %failure, "the old replica runs again, but is not ready");
+                restored = Ok(());
+            }
             restored.map_err(|failure| {
                 let message = format!(
                     "the old container could not be started again: {}",

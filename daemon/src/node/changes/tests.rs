@@ -294,6 +294,30 @@ async fn an_undo_that_comes_early_stops_the_change_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_update_of_a_replica_that_is_not_healthy_can_be_undone() {
+    let bench = bench();
+    let _observer = observe(&bench);
+    let check = v1::Healthcheck {
+        test: vec!["CMD".into(), "false".into()],
+        interval_ms: Some(1000),
+        retries: Some(1),
+        ..v1::Healthcheck::default()
+    };
+    let ill = v1::ServiceSpec {
+        healthcheck: Some(check),
+        ..web("sleep 100000")
+    };
+    let old = bench.create(ill).await.unwrap();
+    bench.engine.start(&old).await.unwrap();
+    let change = change("s1", Some(web("sleep 100000")), &old);
+    bench.apply(&change).await.unwrap();
+    bench.undo(&change).await.unwrap();
+    let containers = bench.containers().await;
+    assert_eq!(states(&containers), [RUNNING]);
+    assert_eq!(containers[0].0, old);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_waits_for_an_engine_that_is_away() {
     let bench = bench();
     let _observer = observe(&bench);
