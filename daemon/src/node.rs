@@ -26,8 +26,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) use changes::{Audience, Changes};
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
-use images::sweep::ImageUse;
-pub(crate) use images::sweep::NamedImages;
+pub(crate) use images::sweep::{ImageUse, NamedImages};
 pub(crate) use leases::{Executing, Leases, TTL as LEASE_TTL};
 pub(crate) use marks::Marks;
 use pre_deploy::PreDeploys;
@@ -82,13 +81,14 @@ impl NodeService {
         identity: watch::Receiver<Option<Identity>>,
         marks: Marks,
         changes: Changes,
+        image_use: ImageUse,
         cancel: CancellationToken,
     ) -> Self {
         // A random value of this process.
         let process = format!("{:016x}", rand::random::<u64>());
         Self {
             leases: Arc::new(Leases::new(process.into())),
-            image_use: Arc::default(),
+            image_use: Arc::new(image_use),
             pre_deploys: Arc::default(),
             engine,
             files,

@@ -56,6 +56,11 @@ impl Paths {
         self.state.join("moved-containers")
     }
 
+    /// The names of the built images that came from the cluster.
+    pub(crate) fn built_images(&self) -> PathBuf {
+        self.state.join("built-images")
+    }
+
     /// Changes of this machine's replicas that are not settled.
     pub(crate) fn changes(&self) -> PathBuf {
         self.state.join("changes")

@@ -138,6 +138,7 @@ impl Member {
             identity.subscribe(),
             marks,
             changes,
+            node::ImageUse::open(&paths.built_images()),
             cancel.child_token(),
         );
         let own = Own {

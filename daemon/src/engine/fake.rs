@@ -41,6 +41,10 @@ struct State {
     offline: bool,
     /// How long the engine works on a new container.
     create_delay: Duration,
+    /// How long the engine works on the removal of an image.
+    removal_delay: Duration,
+    /// Images that the engine fails to remove.
+    unremovable: BTreeSet<String>,
     stops: Vec<(String, Duration)>,
     commands: Vec<(String, ExecOptions)>,
     next: u32,
@@ -192,6 +196,8 @@ impl FakeEngine {
             events: broadcast::Sender::new(256),
             offline: false,
             create_delay: Duration::ZERO,
+            removal_delay: Duration::ZERO,
+            unremovable: BTreeSet::new(),
             stops: Vec::new(),
             commands: Vec::new(),
             next: 0,

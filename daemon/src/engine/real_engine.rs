@@ -21,7 +21,7 @@ use super::{suite, *};
 use crate::files::{Files, tests as content};
 use crate::node::observe::Observation;
 use crate::node::tests::{create, identity, start};
-use crate::node::{Changes, Identity, Marks, NodeService, observe};
+use crate::node::{Changes, Identity, ImageUse, Marks, NodeService, observe};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_passes_the_suite() {
@@ -75,6 +75,7 @@ async fn served(dockerd: &Dockerd) -> Served {
         receiver,
         marks,
         changes,
+        ImageUse::open(&state.path().join("built-images")),
         cancel,
     );
     Served {
@@ -361,6 +362,7 @@ async fn real_engine_can_restart_while_it_is_observed() {
         receiver,
         marks.clone(),
         Changes::open(&state.path().join("changes"), &marks).unwrap(),
+        ImageUse::open(&state.path().join("built-images")),
         cancel.clone(),
     );
     let (sender, mut observations) = mpsc::channel(100);
@@ -459,6 +461,7 @@ async fn real_engine_brings_back_servers_and_not_jobs() {
         receiver,
         marks.clone(),
         Changes::open(&state.path().join("changes"), &marks).unwrap(),
+        ImageUse::open(&state.path().join("built-images")),
         cancel.clone(),
     );
     let run = async |name, script| {

@@ -245,7 +245,8 @@ fn remove_state(app: &App) -> Vec<String> {
         path.push(suffix);
         PathBuf::from(path)
     });
-    for path in store.into_iter().chain([app.paths.moved_containers()]) {
+    let lists = [app.paths.moved_containers(), app.paths.built_images()];
+    for path in store.into_iter().chain(lists) {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 left.push(format!("{}: {error}", path.display()));

@@ -1,5 +1,6 @@
 //! Images that the client sends.
 
+mod built;
 mod resolve;
 pub(super) mod sweep;
 
@@ -63,7 +64,7 @@ impl NodeService {
             Some((Err(broken), None))
         });
         let image = start.image;
-        self.note_received_image(&image).await;
+        self.expect_image(&image).await;
         let loaded = self.engine.load(archive.boxed()).await;
         loaded.map_err(|error| {
             let failure = senders_fault
@@ -79,6 +80,7 @@ impl NodeService {
                 format!("the archive was loaded, but it does not contain `{image}`"),
             ));
         }
+        self.note_received_image(&image).await;
         Ok(())
     }
 }

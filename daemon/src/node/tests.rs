@@ -50,6 +50,7 @@ pub(crate) fn bench_on(engine: FakeEngine, state: tempfile::TempDir) -> Bench {
         receiver,
         marks,
         changes,
+        ImageUse::open(&state.path().join("built-images")),
         cancel.clone(),
     );
     Bench {

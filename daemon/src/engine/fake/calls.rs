@@ -321,6 +321,8 @@ impl Engine for FakeEngine {
     }
 
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
+        let delay = self.reach()?.removal_delay;
+        tokio::time::sleep(delay).await;
         self.remove_name(reference)
     }
 

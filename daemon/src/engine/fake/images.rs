@@ -77,6 +77,16 @@ impl FakeEngine {
         self.state().images.insert(image.to_owned(), made);
     }
 
+    /// Makes the engine fail to remove this image.
+    pub(crate) fn refuse_removal(&self, image: &str) {
+        self.state().unremovable.insert(image.to_owned());
+    }
+
+    /// Sets how long the engine works on the removal of an image.
+    pub(crate) fn set_removal_delay(&self, delay: Duration) {
+        self.state().removal_delay = delay;
+    }
+
     pub(super) fn find_image(&self, reference: &str) -> Result<Option<Image>, EngineError> {
         if !is_reference(reference) {
             return Err(EngineError::Invalid {
@@ -104,6 +114,10 @@ impl FakeEngine {
         let Some(image) = state.images.get(reference) else {
             return Ok(());
         };
+        if state.unremovable.contains(reference) {
+            let message = "input/output error".to_owned();
+            return Err(EngineError::Engine { message });
+        }
         let is_last = state
             .images
             .values()
