@@ -11,6 +11,7 @@ use uc_api::v1::{DeployFinished, DeploymentJournal};
 use uc_api::{Code, Failure};
 
 use super::run::projects_of;
+use crate::cluster::deployments::is_automatic;
 use crate::cluster::executing::Executing;
 use crate::cluster::member::disk_full;
 use crate::durable::{SavedMessage, read_messages};
@@ -102,7 +103,8 @@ impl Journal {
         self.resumed
     }
 
-    /// Refuses projects of deployments that were cut short and are about to continue.
+    /// Refuses projects of deployments that were cut short and are about to continue. One that no
+    /// user asked for is superseded instead.
     pub(super) fn refuse_left(
         directory: &Path,
         executing: &Executing,
@@ -115,7 +117,8 @@ impl Journal {
             let project = projects_of(&plan)
                 .into_iter()
                 .find(|of| projects.contains(of));
-            if let Some(project) = project.filter(|_| executing.get(id).is_none()) {
+            let continues = !is_automatic(id) && executing.get(id).is_none();
+            if let Some(project) = project.filter(|_| continues) {
                 let message = format!(
                     "deployment {id} of project {project} was cut short on this machine and is about to continue"
                 );
@@ -154,9 +157,41 @@ fn failed(action: &str, error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use uc_api::v1::{Plan, PlanRequest};
+    use std::sync::Arc;
+
+    use uc_api::v1::{Plan, PlanRequest, ServicePlan};
 
     use super::*;
+    use crate::cluster::executing::Executed;
+
+    #[tokio::test]
+    async fn only_what_a_user_began_and_what_is_about_to_continue_refuses_its_project() {
+        let directory = tempfile::tempdir().unwrap();
+        let executing = Arc::new(Executing::default());
+        let shop = BTreeSet::from(["shop".to_owned()]);
+        let refused = || Journal::refuse_left(directory.path(), &executing, &shop);
+        for id in ["auto-global-1", "d1"] {
+            let of_shop = ServicePlan {
+                project: "shop".into(),
+                ..ServicePlan::default()
+            };
+            let content = DeploymentJournal {
+                deployment_id: id.into(),
+                request: Some(PlanRequest::default()),
+                plan: Some(Plan {
+                    services: vec![of_shop],
+                    ..Plan::default()
+                }),
+                ..DeploymentJournal::default()
+            };
+            let _journal = Journal::begin_deployment(directory.path(), content)
+                .await
+                .unwrap();
+            assert_eq!(refused().is_ok(), id != "d1", "{id}");
+        }
+        let _executing = executing.add("d1", Executed::default());
+        refused().unwrap();
+    }
 
     #[tokio::test]
     async fn journal_has_what_an_earlier_process_left() {
