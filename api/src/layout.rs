@@ -70,6 +70,8 @@ pub mod label {
     /// Marks a container that runs a command for a deployment and is not a replica. The value is
     /// the id of the deployment.
     pub const HOOK: &str = "uc.hook";
+    /// Time limit of the command of a container with [`HOOK`], in milliseconds.
+    pub const HOOK_LIMIT: &str = "uc.hook.limit";
 }
 
 /// Most replicas of one service. A plan has a step for each, so a mistyped number must not make

@@ -65,6 +65,10 @@ pub(crate) struct Container {
     pub managed: bool,
     /// The deployment for which the container runs a command. Empty for a replica.
     pub hook: String,
+    /// Time limit of that command. Zero for a replica.
+    pub hook_limit: Duration,
+    /// When it was last started, in Unix milliseconds. `None` if it never was.
+    pub started_at_ms: Option<i64>,
     /// Deployment and step that created it. Empty if none did.
     pub step: String,
     /// The healthcheck's times, with the engine's defaults filled in. `None` if the container has

@@ -26,7 +26,8 @@ use std::sync::{Arc, OnceLock};
 pub(crate) use changes::{Audience, Changes};
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
-pub(crate) use images::sweep::{ImageUse, NamedImages};
+use images::sweep::ImageUse;
+pub(crate) use images::sweep::NamedImages;
 pub(crate) use leases::{Executing, Leases, TTL as LEASE_TTL};
 pub(crate) use marks::Marks;
 use pre_deploy::PreDeploys;
@@ -41,6 +42,7 @@ use uc_api::{ClusterId, Code, Failure, MachineId, MachineName, v1};
 
 use crate::engine::{Container, Engine, EngineError};
 use crate::files::Files;
+use crate::paths::Paths;
 
 /// Maximum number of messages between a task and the stream it feeds.
 const QUEUE: usize = 32;
@@ -54,6 +56,25 @@ pub(crate) struct Identity {
     pub name: MachineName,
     /// The machine's address on the cluster network. Its bridge and its DNS server use it.
     pub bridge: Ipv4Addr,
+}
+
+/// What the service keeps in the state directory, besides contents.
+#[derive(Debug)]
+pub(crate) struct NodeState {
+    changes: Changes,
+    image_use: ImageUse,
+    pre_deploys: PreDeploys,
+}
+
+impl NodeState {
+    /// Reads it, and marks the containers that are kept.
+    pub(crate) fn open(paths: &Paths, marks: &Marks) -> Result<Self, Failure> {
+        Ok(Self {
+            changes: Changes::open(&paths.changes(), marks)?,
+            image_use: ImageUse::open(&paths.built_images()),
+            pre_deploys: PreDeploys::open(&paths.pre_deploys()),
+        })
+    }
 }
 
 /// The service. Cheap to clone.
@@ -80,21 +101,20 @@ impl NodeService {
         files: Files,
         identity: watch::Receiver<Option<Identity>>,
         marks: Marks,
-        changes: Changes,
-        image_use: ImageUse,
+        state: NodeState,
         cancel: CancellationToken,
     ) -> Self {
         // A random value of this process.
         let process = format!("{:016x}", rand::random::<u64>());
         Self {
             leases: Arc::new(Leases::new(process.into())),
-            image_use: Arc::new(image_use),
-            pre_deploys: Arc::default(),
+            image_use: Arc::new(state.image_use),
+            pre_deploys: Arc::new(state.pre_deploys),
             engine,
             files,
             identity,
             marks,
-            changes: Arc::new(changes),
+            changes: Arc::new(state.changes),
             audience: Arc::default(),
             tasks: TaskTracker::new(),
             cancel,

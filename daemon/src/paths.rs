@@ -66,6 +66,11 @@ impl Paths {
         self.state.join("changes")
     }
 
+    /// The commands of before a deployment that have ended on their own.
+    pub(crate) fn pre_deploys(&self) -> PathBuf {
+        self.state.join("pre-deploys")
+    }
+
     /// Deployments that this machine executes.
     pub(crate) fn deployments(&self) -> PathBuf {
         self.state.join("deployments")

@@ -131,14 +131,13 @@ impl Member {
         let files = Files::new(paths.files());
         files.clear_incoming().await?;
         let marks = Marks::default();
-        let changes = node::Changes::open(&paths.changes(), &marks)?;
+        let saved = node::NodeState::open(&paths, &marks)?;
         let node = NodeService::new(
             Arc::clone(&engine) as _,
             files,
             identity.subscribe(),
             marks,
-            changes,
-            node::ImageUse::open(&paths.built_images()),
+            saved,
             cancel.child_token(),
         );
         let own = Own {

@@ -57,6 +57,7 @@ struct Fake {
     /// Names of the volumes that were created for it, by target.
     anonymous: BTreeMap<String, String>,
     status: engine::ContainerStateStatusEnum,
+    started_at: Option<jiff::Timestamp>,
     exit_code: i64,
     restarts: i64,
     health: Option<engine::HealthStatusEnum>,
@@ -128,6 +129,7 @@ impl Fake {
             state: Some(engine::ContainerState {
                 status: Some(self.status),
                 exit_code: Some(self.exit_code),
+                started_at: self.started_at.map(|at| at.to_string()),
                 health: self.health.map(|status| engine::Health {
                     status: Some(status),
                     ..Default::default()
@@ -214,6 +216,26 @@ impl FakeEngine {
         let mut state = self.state();
         state.offline = offline;
         state.events = broadcast::Sender::new(256);
+    }
+
+    /// Stops the engine together with all containers. They exit with this code.
+    pub(crate) fn stop_engine(&self, exit_code: i64) {
+        let mut state = self.state();
+        for fake in state.containers.values_mut().filter(|of| of.is_running()) {
+            fake.running.drain(..).for_each(|task| task.abort());
+            fake.status = engine::ContainerStateStatusEnum::EXITED;
+            fake.exit_code = exit_code;
+        }
+        drop(state);
+        self.set_offline(true);
+    }
+
+    /// Makes a container look as if it had been started this much earlier.
+    pub(crate) fn backdate_start(&self, id: &str, by: Duration) {
+        self.change(id, |fake| {
+            let started_at = fake.started_at.expect("it was started");
+            fake.started_at = Some(started_at - by);
+        });
     }
 
     /// Sets how long the engine works on a new container. As Docker, it finishes the work even if

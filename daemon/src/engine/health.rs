@@ -230,6 +230,8 @@ mod tests {
             },
             managed: true,
             hook: String::new(),
+            hook_limit: Duration::ZERO,
+            started_at_ms: None,
             step: String::new(),
             healthcheck: None,
             restart: v1::RestartPolicy::UnlessStopped,

@@ -21,7 +21,8 @@ use super::{suite, *};
 use crate::files::{Files, tests as content};
 use crate::node::observe::Observation;
 use crate::node::tests::{create, identity, start};
-use crate::node::{Changes, Identity, ImageUse, Marks, NodeService, observe};
+use crate::node::{Identity, Marks, NodeService, NodeState, observe};
+use crate::paths::Paths;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_engine_passes_the_suite() {
@@ -57,6 +58,11 @@ struct Served {
     _state: tempfile::TempDir,
 }
 
+/// What a node keeps in this directory.
+fn saved(state: &tempfile::TempDir, marks: &Marks) -> NodeState {
+    NodeState::open(&Paths::new(state.path(), state.path()), marks).unwrap()
+}
+
 async fn served(dockerd: &Dockerd) -> Served {
     let engine = Arc::new(DockerEngine::connect(dockerd.socket()).await.unwrap());
     let bench = suite::Bench {
@@ -68,14 +74,13 @@ async fn served(dockerd: &Dockerd) -> Served {
     let state = tempfile::tempdir().unwrap();
     let files = contents(&state);
     let (marks, cancel) = (Marks::default(), CancellationToken::new());
-    let changes = Changes::open(&state.path().join("changes"), &marks).unwrap();
+    let saved = saved(&state, &marks);
     let node = NodeService::new(
         engine.clone(),
         files.clone(),
         receiver,
         marks,
-        changes,
-        ImageUse::open(&state.path().join("built-images")),
+        saved,
         cancel,
     );
     Served {
@@ -361,8 +366,7 @@ async fn real_engine_can_restart_while_it_is_observed() {
         contents(&state),
         receiver,
         marks.clone(),
-        Changes::open(&state.path().join("changes"), &marks).unwrap(),
-        ImageUse::open(&state.path().join("built-images")),
+        saved(&state, &marks),
         cancel.clone(),
     );
     let (sender, mut observations) = mpsc::channel(100);
@@ -460,8 +464,7 @@ async fn real_engine_brings_back_servers_and_not_jobs() {
         contents(&state),
         receiver,
         marks.clone(),
-        Changes::open(&state.path().join("changes"), &marks).unwrap(),
-        ImageUse::open(&state.path().join("built-images")),
+        saved(&state, &marks),
         cancel.clone(),
     );
     let run = async |name, script| {

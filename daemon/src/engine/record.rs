@@ -121,6 +121,13 @@ pub(crate) fn container(inspected: engine::ContainerInspectResponse) -> Containe
         record,
         managed: labels.contains_key(label::CLUSTER),
         hook: of(label::HOOK),
+        hook_limit: Duration::from_millis(number(label::HOOK_LIMIT)),
+        // The year 1 means never.
+        started_at_ms: state
+            .started_at
+            .as_deref()
+            .map(milliseconds)
+            .filter(|started_at_ms| *started_at_ms > 0),
         step: of(label::STEP),
         healthcheck: config.healthcheck.as_ref().and_then(health_limits),
         restart,

@@ -255,7 +255,8 @@ fn remove_state(app: &App) -> Vec<String> {
         }
     }
     let (files, changes) = (app.paths.files(), app.paths.changes());
-    for directory in [files, changes, app.paths.deployments()] {
+    let pre_deploys = app.paths.pre_deploys();
+    for directory in [files, changes, pre_deploys, app.paths.deployments()] {
         match std::fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 left.push(format!("{}: {error}", directory.display()));

@@ -109,6 +109,29 @@ impl Leases {
         &self.process
     }
 
+    /// Refuses a deployment whose project another one has by now. This one lost it while its
+    /// machine was cut off.
+    pub(crate) fn refuse_foreign(
+        &self,
+        project: &str,
+        deployment: &str,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let leases = self.list(now);
+        let mut foreign = leases.iter().filter(|lease| {
+            lease.confirmed && lease.project == project && lease.deployment_id != deployment
+        });
+        let Some(lease) = foreign.next() else {
+            return Ok(());
+        };
+        let message = format!(
+            "deployment {} has project {project} now",
+            lease.deployment_id
+        );
+        Err(Failure::new(Code::Refused, message)
+            .hint("`uc lock show` lists it; deploy again when it has ended"))
+    }
+
     /// Leases the projects, or renews their lease. Returns the lease of another deployment if it
     /// has one of them; then nothing is leased.
     pub(crate) fn lease(

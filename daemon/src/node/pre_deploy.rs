@@ -4,15 +4,21 @@
 //!
 //! A deployment runs the command of a service once. The container is found by its label, so a
 //! deployment that asks again, because a daemon or the engine was away, joins the command or gets
-//! its exit code. The container is removed when the deployment ends on this machine.
+//! its exit code. A task of its own watches the command until its end, see [`watch`], so the
+//! command and its time limit do not depend on a caller. The container is removed when the
+//! deployment ends on this machine.
+
+mod ends;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ends::Ends;
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, watch as state};
 use tokio_stream::wrappers::ReceiverStream;
 use uc_api::layout::label;
 use uc_api::v1::run_pre_deploy_event::Event;
@@ -20,30 +26,63 @@ use uc_api::{Code, Failure, v1};
 
 use super::create::NewContainer;
 use super::{NodeService, QUEUE, Replies, given};
-use crate::engine::{EngineError, LogOptions, logs};
+use crate::engine::{Container, EngineError, LogOptions};
 
 /// Default time limit. A migration can take minutes, but one that hangs must not block a deployment
 /// forever.
 const TIMEOUT: Duration = Duration::from_mins(5);
-/// Time between two looks at a container whose log has ended. The container ends at about the same
-/// time.
-const POLL: Duration = Duration::from_millis(100);
-/// Lines of the container's log in a failure.
-const LOG_TAIL: usize = 10;
 
-/// Held while the container of a command is looked for and started, so that of two calls only one
-/// creates it.
-type Turn = Arc<tokio::sync::Mutex<()>>;
+/// How far a command is, for the callers that wait for it.
+#[derive(Debug, Clone)]
+enum Stage {
+    /// No task watches it: it was not started, or this process does not know of its container. The
+    /// failure is that of the last start.
+    Unwatched(Option<Failure>),
+    Starting,
+    /// It runs in this container.
+    Running(String),
+    /// The engine does not answer. The task continues to watch.
+    EngineAway(Failure),
+    /// It ran in this container, and its exit code can be trusted.
+    Ended(String, Result<i32, Failure>),
+}
+
+/// One command of one deployment.
+#[derive(Debug)]
+struct Command {
+    /// Locked while the command's container is looked for and created, so that of two calls only
+    /// one creates it.
+    turn: tokio::sync::Mutex<()>,
+    stage: state::Sender<Stage>,
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self {
+            turn: tokio::sync::Mutex::default(),
+            stage: state::Sender::new(Stage::Unwatched(None)),
+        }
+    }
+}
 
 /// The commands that deployments run here, or have run and not settled yet.
-#[derive(Debug, Default)]
-pub(super) struct PreDeploys {
+#[derive(Debug)]
+pub(crate) struct PreDeploys {
     /// By deployment and then by step.
-    steps: Mutex<BTreeMap<String, BTreeMap<String, Turn>>>,
+    steps: Mutex<BTreeMap<String, BTreeMap<String, Arc<Command>>>>,
+    ends: Ends,
 }
 
 impl PreDeploys {
-    fn enter(&self, deployment: &str, step: &str) -> Turn {
+    /// Keeps the ends of commands in this directory.
+    pub(crate) fn open(directory: &Path) -> Self {
+        Self {
+            steps: Mutex::default(),
+            ends: Ends::open(directory),
+        }
+    }
+
+    fn enter(&self, deployment: &str, step: &str) -> Arc<Command> {
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let of_deployment = steps.entry(deployment.to_owned()).or_default();
         Arc::clone(of_deployment.entry(step.to_owned()).or_default())
@@ -80,11 +119,7 @@ impl NodeService {
             let message = "the request has no deployment";
             return Err(Failure::new(Code::Invalid, message));
         }
-        let limit = if hook.timeout_ms == 0 {
-            TIMEOUT
-        } else {
-            Duration::from_millis(hook.timeout_ms)
-        };
+        self.refuse_late_pre_deploy(&spec.project, &request.deployment_id)?;
         let (events, receiver) = mpsc::channel(QUEUE);
         let step = step_label(&request.deployment_id, &spec);
         let spec = container_spec(spec, hook, &request.deployment_id);
@@ -96,7 +131,7 @@ impl NodeService {
                 step: &step,
             };
             let ended = tokio::select! {
-                ended = run.run_to_end(&spec, &request, limit) => ended,
+                ended = run.run_to_end(&spec, &request) => ended,
                 () = node.cancel.cancelled() => {
                     Err(Failure::new(Code::Unreachable, "the daemon is shutting down"))
                 }
@@ -111,20 +146,41 @@ impl NodeService {
         Ok(ReceiverStream::new(receiver).boxed())
     }
 
+    /// Refuses a call that was delayed on its way: its deployment has ended, or lost the project
+    /// while its machine was cut off.
+    fn refuse_late_pre_deploy(&self, project: &str, deployment: &str) -> Result<(), Failure> {
+        let now = tokio::time::Instant::now();
+        self.leases.refuse_foreign(project, deployment, now)?;
+        if self.has_ended(deployment) {
+            let message = format!("deployment {deployment} has ended");
+            return Err(Failure::new(Code::Refused, message));
+        }
+        Ok(())
+    }
+
     /// Takes over the containers that an earlier process of this daemon ran for deployments. Those
     /// of deployments that do not run any longer are removed.
     pub(crate) async fn take_over_pre_deploys(
         &self,
         runs: impl Fn(&str) -> bool + Send,
     ) -> Result<(), EngineError> {
-        for container in self.engine.containers().await? {
+        let containers = self.engine.containers().await?;
+        let hooks = containers.iter().filter(|of| !of.hook.is_empty());
+        let ids = hooks.map(|of| of.record.container_id.as_str()).collect();
+        self.pre_deploys.ends.forget_others(&ids);
+        for container in containers {
             if container.hook.is_empty() {
                 continue;
             }
-            if runs(&container.hook) {
-                let _not_running = self.pre_deploys.enter(&container.hook, &container.step);
-            } else {
-                self.engine.remove(&container.record.container_id).await?;
+            if !runs(&container.hook) {
+                self.remove_pre_deploy(&container).await?;
+                continue;
+            }
+            let command = self.pre_deploys.enter(&container.hook, &container.step);
+            let _turn = command.turn.lock().await;
+            // One that was not started waits for its deployment.
+            if container.record.state() != v1::ReplicaState::Created && command.is_unwatched() {
+                self.watch_pre_deploy(&command, &container);
             }
         }
         Ok(())
@@ -143,11 +199,34 @@ impl NodeService {
         }
         for container in self.engine.containers().await? {
             if container.hook == deployment {
-                self.engine.remove(&container.record.container_id).await?;
+                self.remove_pre_deploy(&container).await?;
             }
         }
         self.pre_deploys.forget(deployment);
         Ok(())
+    }
+
+    /// Kills a command if it still runs, and removes its container.
+    async fn remove_pre_deploy(&self, container: &Container) -> Result<(), EngineError> {
+        let id = &container.record.container_id;
+        self.engine.remove(id).await?;
+        self.pre_deploys.ends.forget(id);
+        Ok(())
+    }
+}
+
+impl Command {
+    fn is_unwatched(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Unwatched(_))
+    }
+}
+
+/// The time limit of a command in milliseconds.
+fn limit_ms(hook: &v1::PreDeploy) -> u128 {
+    if hook.timeout_ms == 0 {
+        TIMEOUT.as_millis()
+    } else {
+        hook.timeout_ms.into()
     }
 }
 
@@ -166,6 +245,7 @@ fn container_spec(spec: v1::ServiceSpec, hook: v1::PreDeploy, deployment: &str) 
         ..
     } = spec.clone();
     labels.insert(label::HOOK.to_owned(), deployment.to_owned());
+    labels.insert(label::HOOK_LIMIT.to_owned(), limit_ms(&hook).to_string());
     // The command's own variables win, also over secrets.
     secret_environment.retain(|name, _| !hook.environment.contains_key(name));
     environment.extend(hook.environment);
@@ -205,6 +285,7 @@ fn event(event: Event) -> v1::RunPreDeployEvent {
 
 type Events = mpsc::Sender<Result<v1::RunPreDeployEvent, tonic::Status>>;
 
+/// One call that runs or joins a command.
 struct Run<'a> {
     node: &'a NodeService,
     events: &'a Events,
@@ -217,93 +298,144 @@ impl Run<'_> {
         &self,
         spec: &v1::ServiceSpec,
         request: &v1::RunPreDeployRequest,
-        limit: Duration,
     ) -> Result<i32, Failure> {
-        let id = self.started(spec, request).await?;
-        if let Ok(ended) = timeout(limit, self.wait_for_exit(&id)).await {
-            return ended;
+        let mut stage = self.watched(spec, request).await?;
+        let begun = reached(&mut stage, |stage| !matches!(stage, Stage::Starting)).await;
+        if let Stage::Running(id) | Stage::Ended(id, _) = &begun {
+            let mut away = stage.clone();
+            tokio::select! {
+                () = self.send_log(id) => {}
+                _ = reached(&mut away, is_away) => {}
+            }
         }
-        let log_tail = logs::tail(&*self.node.engine, &id, LOG_TAIL).await;
-        // The container is kept, so that a deployment that asks again does not run the command
-        // again.
-        if let Err(error) = self.node.engine.stop(&id, Duration::ZERO).await {
-            tracing::warn!(%error, "cannot kill a pre-deploy command; the end of its deployment does");
+        let has_ended = |stage: &Stage| is_away(stage) || matches!(stage, Stage::Ended(..));
+        match reached(&mut stage, has_ended).await {
+            Stage::Ended(_, ended) => ended,
+            Stage::EngineAway(failure) | Stage::Unwatched(Some(failure)) => Err(failure),
+            Stage::Unwatched(None) | Stage::Starting | Stage::Running(_) => Err(Failure::new(
+                Code::Unreachable,
+                "the command is not watched",
+            )),
         }
-        let message = format!(
-            "the pre-deploy command did not end within {} s and was killed",
-            limit.as_secs_f64()
-        );
-        Err(Failure::new(Code::Refused, message)
-            .log_tail(log_tail)
-            .hint("allow more time with `timeout` in `x-pre_deploy`"))
     }
 
-    /// The id of the command's container, which was started at some time. Only one that was never
-    /// started is started.
-    async fn started(
+    /// Has a task watch the command, unless one does. Only a command that was never started is
+    /// started.
+    async fn watched(
+        &self,
+        spec: &v1::ServiceSpec,
+        request: &v1::RunPreDeployRequest,
+    ) -> Result<state::Receiver<Stage>, Failure> {
+        let node = self.node;
+        let command = node.pre_deploys.enter(&request.deployment_id, self.step);
+        let _only_one_creates_it = command.turn.lock().await;
+        if matches!(
+            *command.stage.borrow(),
+            Stage::Running(_) | Stage::Starting | Stage::Ended(..)
+        ) {
+            return Ok(command.stage.subscribe());
+        }
+        let containers = node.engine.containers().await?;
+        if !command.is_unwatched() {
+            // The engine answers again, and the task notices it within a second.
+            let mut stage = command.stage.subscribe();
+            reached(&mut stage, |stage| !matches!(stage, Stage::EngineAway(_))).await;
+            return Ok(stage);
+        }
+        // Of two, one came late and was not started.
+        let there = containers
+            .iter()
+            .filter(|container| container.step == self.step)
+            .max_by_key(|container| container.record.state() != v1::ReplicaState::Created);
+        let container = if let Some(there) = there {
+            there.clone()
+        } else {
+            self.remove_those_of_others(spec, request, &containers)
+                .await?;
+            let id = self.create(spec, request).await?;
+            // Creating can take as long as a pull.
+            node.refuse_late_pre_deploy(&spec.project, &request.deployment_id)?;
+            node.engine.inspect(&id).await?
+        };
+        node.watch_pre_deploy(&command, &container);
+        Ok(command.stage.subscribe())
+    }
+
+    /// Ends the commands that earlier deployments left here: two migrations must not run at the
+    /// same time. The machine that executed such a deployment has died.
+    async fn remove_those_of_others(
+        &self,
+        spec: &v1::ServiceSpec,
+        request: &v1::RunPreDeployRequest,
+        containers: &[Container],
+    ) -> Result<(), Failure> {
+        let others = containers.iter().filter(|of| {
+            let is_other = !of.hook.is_empty() && of.hook != request.deployment_id;
+            is_other && of.record.project == spec.project && of.record.service == spec.name
+        });
+        for other in others {
+            self.say(format!(
+                "removing the pre-deploy command of deployment {}, which did not end it",
+                other.hook
+            ));
+            self.node.remove_pre_deploy(other).await?;
+        }
+        Ok(())
+    }
+
+    async fn create(
         &self,
         spec: &v1::ServiceSpec,
         request: &v1::RunPreDeployRequest,
     ) -> Result<String, Failure> {
-        let node = self.node;
-        let entry = node.pre_deploys.enter(&request.deployment_id, self.step);
-        let _only_one_creates_it = entry.lock().await;
-        let containers = node.engine.containers().await?;
-        // Of two, one came late and was not started.
-        let there = containers
-            .into_iter()
-            .filter(|container| container.step == self.step)
-            .max_by_key(|container| container.record.state() != v1::ReplicaState::Created);
-        let id = match there {
-            Some(there) if there.record.state() != v1::ReplicaState::Created => {
-                return Ok(there.record.container_id);
-            }
-            Some(there) => there.record.container_id,
-            None => {
-                let new = NewContainer {
-                    spec,
-                    revision: &request.revision,
-                    deployment: &request.deployment_id,
-                    step: self.step,
-                    replaces: "",
-                };
-                // A slow reader misses some of the progress.
-                let say = |text| drop(self.events.try_send(Ok(event(Event::Progress(text)))));
-                node.create_container(new, &say).await?
-            }
+        let new = NewContainer {
+            spec,
+            revision: &request.revision,
+            deployment: &request.deployment_id,
+            step: self.step,
+            replaces: "",
         };
-        node.engine.start(&id).await.map_err(|error| {
-            let failure = Failure::from(error);
-            let message = format!("cannot start the pre-deploy command: {}", failure.message);
-            Failure { message, ..failure }
-        })?;
-        Ok(id)
+        self.node
+            .create_container(new, &|text| self.say(text))
+            .await
     }
 
-    async fn wait_for_exit(&self, id: &str) -> Result<i32, Failure> {
+    /// A slow reader misses some of the progress.
+    fn say(&self, text: String) {
+        drop(self.events.try_send(Ok(event(Event::Progress(text)))));
+    }
+
+    /// Sends the log until the container ends, and waits for a slow reader. A log that cannot be
+    /// read (the log driver need not keep one) is not a failure.
+    async fn send_log(&self, id: &str) {
         let options = LogOptions {
             follow: true,
             ..LogOptions::default()
         };
-        // A log that cannot be read (the log driver need not keep one) is not a failure.
         if let Ok(mut lines) = self.node.engine.logs(id, options).await {
             while let Some(Ok(line)) = lines.next().await {
-                self.send_event(Event::Line(line.message.to_vec())).await;
+                let line = event(Event::Line(line.message.to_vec()));
+                // A reader that has disconnected ends the run elsewhere.
+                let _reader_gone = self.events.send(Ok(line)).await;
             }
-        }
-        loop {
-            let container = self.node.engine.inspect(id).await?;
-            if let v1::ReplicaState::Exited | v1::ReplicaState::Dead = container.record.state() {
-                return Ok(container.record.exit_code.unwrap_or(-1));
-            }
-            sleep(POLL).await;
         }
     }
+}
 
-    /// Sends an event and waits for a slow reader. A reader that has disconnected ends the run
-    /// elsewhere.
-    async fn send_event(&self, what: Event) {
-        let _reader_gone = self.events.send(Ok(event(what))).await;
+/// Whether nothing is known at the moment about what a caller waits for.
+fn is_away(stage: &Stage) -> bool {
+    matches!(stage, Stage::EngineAway(_) | Stage::Unwatched(_))
+}
+
+/// Waits for a stage.
+async fn reached(stage: &mut state::Receiver<Stage>, wanted: impl FnMut(&Stage) -> bool) -> Stage {
+    match stage.wait_for(wanted).await {
+        Ok(stage) => stage.clone(),
+        // The deployment was settled.
+        Err(_) => {
+            let message = "the deployment of this pre-deploy command has ended";
+            Stage::Unwatched(Some(Failure::new(Code::Refused, message)))
+        }
     }
 }
 

@@ -43,14 +43,14 @@ pub(crate) fn bench_on(engine: FakeEngine, state: tempfile::TempDir) -> Bench {
     let cancel = CancellationToken::new();
     let files = Files::new(state.path().join("files"));
     let marks = Marks::default();
-    let changes = Changes::open(&state.path().join("changes"), &marks).unwrap();
+    let paths = Paths::new(state.path(), state.path());
+    let saved = NodeState::open(&paths, &marks).unwrap();
     let node = NodeService::new(
         Arc::new(engine.clone()),
         files,
         receiver,
         marks,
-        changes,
-        ImageUse::open(&state.path().join("built-images")),
+        saved,
         cancel.clone(),
     );
     Bench {

@@ -95,6 +95,7 @@ impl Engine for FakeEngine {
         }
         self.change(&id, |fake| {
             fake.status = engine::ContainerStateStatusEnum::RUNNING;
+            fake.started_at = Some(jiff::Timestamp::now());
             fake.restarts = 0;
             fake.exit_code = 0;
             let host = fake.body.host_config.as_ref();
@@ -407,6 +408,7 @@ impl FakeEngine {
             body,
             anonymous,
             status: engine::ContainerStateStatusEnum::CREATED,
+            started_at: None,
             exit_code: 0,
             restarts: 0,
             health: None,

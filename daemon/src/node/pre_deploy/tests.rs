@@ -1,3 +1,6 @@
+mod ended;
+
+use tokio::time::{Instant, sleep};
 use tonic::Request;
 use uc_api::v1::node_server::Node;
 
@@ -116,6 +119,7 @@ async fn pre_deploy_whose_container_is_created_late_runs_once() {
     sleep(Duration::from_secs(1)).await;
     drop(first);
     sleep(Duration::from_secs(1)).await;
+    assert!(bench.engine.containers().await.unwrap().is_empty());
     let said = run(&bench, "d1", script).await.unwrap();
     assert_eq!(said, ["|one", "exit 0"]);
     let containers = bench.engine.containers().await.unwrap();
@@ -177,7 +181,7 @@ async fn pre_deploy_kills_command_at_its_timeout() {
         "it was killed"
     );
     // The default timeout is five minutes.
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let hangs = spec("sleep 1000000");
     run(&bench, "d2", hangs).await.unwrap_err();
     assert!(
@@ -185,6 +189,112 @@ async fn pre_deploy_kills_command_at_its_timeout() {
         "{:?}",
         started.elapsed()
     );
+}
+
+/// The time limit counts from the start of the command, whoever waits for it.
+#[tokio::test(start_paused = true)]
+async fn pre_deploy_is_killed_at_its_timeout_without_a_caller() {
+    let bench = bench();
+    let mut hangs = spec("echo working; sleep 1000000");
+    hangs.pre_deploy.as_mut().unwrap().timeout_ms = 60_000;
+    let started = Instant::now();
+    let mut events = bench
+        .node
+        .run_pre_deploy_from(request("d1", hangs.clone()))
+        .unwrap();
+    events.next().await.unwrap().unwrap();
+    drop(events);
+    // Another call does not begin the limit again.
+    sleep(Duration::from_secs(50)).await;
+    let failure = run(&bench, "d1", hangs.clone()).await.unwrap_err();
+    assert!(failure.message.contains("within 60 s"), "{failure}");
+    assert!(started.elapsed() < Duration::from_secs(62), "{failure}");
+    settle(&bench, "d1").await;
+
+    let mut events = bench
+        .node
+        .run_pre_deploy_from(request("d2", hangs))
+        .unwrap();
+    events.next().await.unwrap().unwrap();
+    drop(events);
+    bench.stop_daemon();
+    bench.node.finish().await;
+    let id = |containers: Vec<Container>| containers[0].record.container_id.clone();
+    let id = id(bench.engine.containers().await.unwrap());
+    bench.engine.backdate_start(&id, Duration::from_secs(50));
+    let bench = bench_on(bench.engine, bench.state);
+    bench.node.take_over_pre_deploys(|_| true).await.unwrap();
+    let state = async || bench.engine.inspect(&id).await.unwrap().record.state();
+    sleep(Duration::from_secs(8)).await;
+    assert_eq!(state().await, v1::ReplicaState::Running);
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(state().await, v1::ReplicaState::Exited);
+}
+
+#[tokio::test]
+async fn pre_deploy_of_a_deployment_that_lost_its_project_is_refused() {
+    let bench = bench();
+    let lease = v1::LeaseRequest {
+        deployment_id: "d2".into(),
+        projects: vec![spec("true").project],
+        ttl_ms: 60_000,
+        attempt: "a".into(),
+        confirmed: true,
+        ..v1::LeaseRequest::default()
+    };
+    let leased = bench.node.leases().lease(&lease, Instant::now()).unwrap();
+    assert_eq!(leased, None);
+    let failure = run(&bench, "d1", spec("true")).await.unwrap_err();
+    assert_eq!(failure.code, Code::Refused);
+    assert!(failure.message.contains("deployment d2 has"), "{failure}");
+    run(&bench, "d2", spec("true")).await.unwrap();
+}
+
+/// Knows that all deployments have ended.
+#[derive(Debug)]
+struct AllEnded;
+
+#[async_trait::async_trait]
+impl crate::node::Audience for AllEnded {
+    async fn seen(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn has_ended(&self, _deployment: &str) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn pre_deploy_of_a_deployment_that_has_ended_is_refused() {
+    let bench = bench();
+    bench.node.set_audience(Arc::new(AllEnded));
+    let failure = run(&bench, "d1", spec("true")).await.unwrap_err();
+    assert_eq!(failure.message, "deployment d1 has ended");
+    assert!(bench.engine.containers().await.unwrap().is_empty());
+}
+
+/// The machine that executed the first deployment has died.
+#[tokio::test(start_paused = true)]
+async fn pre_deploy_ends_that_of_an_earlier_deployment_of_its_service() {
+    let bench = bench();
+    let mut other = spec("echo up; sleep 1000");
+    other.name = "other".into();
+    for (deployment, spec) in [("d1", spec("echo up; sleep 1000")), ("d1", other)] {
+        let request = request(deployment, spec);
+        let mut events = bench.node.run_pre_deploy_from(request).unwrap();
+        events.next().await.unwrap().unwrap();
+    }
+    let said = run(&bench, "d2", spec("echo one")).await.unwrap();
+    let notice = "removing the pre-deploy command of deployment d1, which did not end it";
+    assert_eq!(said, [notice, "|one", "exit 0"]);
+    let containers = bench.engine.containers().await.unwrap();
+    let mut left: Vec<_> = containers
+        .iter()
+        .map(|of| (of.hook.as_str(), of.record.service.as_str()))
+        .collect();
+    left.sort_unstable();
+    assert_eq!(left, [("d1", "other"), ("d2", "web")]);
 }
 
 #[tokio::test]
