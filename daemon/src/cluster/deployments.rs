@@ -21,8 +21,8 @@ const RETENTION: Retention = Retention {
 const AUTOMATIC: &str = "auto-";
 
 /// The id of a new deployment that no user asked for. It makes way for one that a user asks for.
-pub(crate) fn automatic_id(why: &str) -> String {
-    format!("{AUTOMATIC}{why}-{:016x}", rand::random::<u64>())
+pub(crate) fn automatic_id() -> String {
+    format!("{AUTOMATIC}{:016x}", rand::random::<u64>())
 }
 
 /// Whether no user asked for the deployment with this id.

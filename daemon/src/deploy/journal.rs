@@ -170,7 +170,7 @@ mod tests {
         let executing = Arc::new(Executing::default());
         let shop = BTreeSet::from(["shop".to_owned()]);
         let refused = || Journal::refuse_left(directory.path(), &executing, &shop);
-        for id in ["auto-global-1", "d1"] {
+        for id in ["auto-1", "d1"] {
             let of_shop = ServicePlan {
                 project: "shop".into(),
                 ..ServicePlan::default()

@@ -62,12 +62,10 @@ fn request(cluster: &Cluster, key: &ServiceKey) -> Option<PlanRequest> {
     })
 }
 
-/// Deploys the service by its record, if this machine `accepts` the plan. `why` becomes part of the
-/// deployment's id. Returns how it ended.
+/// Deploys the service by its record, if this machine `accepts` the plan. Returns how it ended.
 pub(super) async fn deploy(
     member: &Arc<Member>,
     service: &ServiceKey,
-    why: &str,
     accepts: impl Fn(&Plan) -> bool,
 ) -> Result<Option<DeployOutcome>, Failure> {
     let Some(request) = request(&member.cluster(), service) else {
@@ -92,7 +90,7 @@ pub(super) async fn deploy(
     let order = run::Order {
         request,
         digest: plan.digest,
-        deployment: automatic_id(why),
+        deployment: automatic_id(),
         skip_health: false,
     };
     let started = run::start(Arc::clone(member), order).await?;

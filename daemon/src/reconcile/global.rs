@@ -130,7 +130,7 @@ async fn deploy_here(
     service: &ServiceKey,
 ) -> Result<Option<DeployOutcome>, Failure> {
     let own = &member.membership.machine_id;
-    automatic::deploy(member, service, "global", |plan| only_creates(plan, own)).await
+    automatic::deploy(member, service, |plan| only_creates(plan, own)).await
 }
 
 #[cfg(test)]

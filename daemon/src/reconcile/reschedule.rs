@@ -105,11 +105,7 @@ pub(crate) async fn run(member: Arc<Member>) {
 
 async fn reschedule(member: &Arc<Member>, due: &Due) {
     let Due { service, machines } = due;
-    match automatic::deploy(member, service, "reschedule", |plan| {
-        only_moves(plan, machines)
-    })
-    .await
-    {
+    match automatic::deploy(member, service, |plan| only_moves(plan, machines)).await {
         Ok(Some(outcome)) => {
             tracing::info!(%service, outcome = outcome.as_str_name(), "started replicas of a machine that is down on others");
         }

@@ -41,7 +41,7 @@ async fn take_is_refused_while_another_deployment_has_the_project() {
 async fn deployment_that_no_user_asked_for_makes_way() {
     let directory = tempfile::tempdir().unwrap();
     let member = member_of_one(&directory).await;
-    let automatic = automatic_id("global");
+    let automatic = automatic_id();
     let lock = Lock::take(&member, projects("shop"), &automatic)
         .await
         .unwrap();
@@ -59,7 +59,7 @@ async fn deployment_that_no_user_asked_for_makes_way() {
             .await
             .unwrap();
     // One does not make way for another such one, which comes back later.
-    let other = automatic_id("global");
+    let other = automatic_id();
     let refused = Lock::take(&member, projects("shop"), &other).await;
     assert_eq!(refused.unwrap_err().code, Code::Refused);
     taken.unwrap().release().await;
