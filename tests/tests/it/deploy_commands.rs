@@ -54,7 +54,8 @@ const SPEC: &str = "image built command entrypoint environment ports mounts heal
                     userns cgroup cgroup_parent privileged group_add security_opt device_cgroup_rules \
                     devices device_requests sysctls storage_opt annotations ulimits resources logging \
                     runtime platform shm_size restart_attempts files secret_environment post_start pre_stop \
-                    pre_deploy update placement service_labels shared_revisions image_digest";
+                    pre_deploy update placement service_labels shared_revisions image_digest \
+                    reschedule_after_ms";
 
 #[test]
 fn listings_logs_and_exec_work_on_every_machine() {
@@ -74,7 +75,7 @@ fn listings(cluster: &Cluster) {
     let services = cluster.json(&["ls"]);
     for service in array(&services).expect("an array") {
         has_keys(service, SERVICE);
-        has_keys(&service["replicas"], "desired running healthy");
+        has_keys(&service["replicas"], "desired running healthy completed");
     }
     assert_eq!(services[0]["name"], "quiet");
     has_keys(
