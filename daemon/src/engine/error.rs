@@ -375,10 +375,17 @@ impl From<EngineError> for Failure {
                 ),
                 PullProblem::Other => (Code::Refused, None),
             },
-            E::Registry { .. } => (
-                Code::Unreachable,
-                Some("check that this machine can reach the registry (network, DNS, proxy)".into()),
-            ),
+            E::Registry { reason, .. } => match pull_problem(reason) {
+                PullProblem::Unknown => (Code::NotFound, None),
+                PullProblem::Denied => (
+                    Code::Refused,
+                    Some("run `docker login` on the machine".into()),
+                ),
+                PullProblem::Unreachable | PullProblem::Other => (
+                    Code::Unreachable,
+                    Some("check that this machine can reach the registry (network, DNS, proxy)".into()),
+                ),
+            },
             E::OtherPlatform { .. } => (
                 Code::Refused,
                 Some(

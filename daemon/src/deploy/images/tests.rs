@@ -5,8 +5,8 @@ use crate::node::tests::{Bench, bench};
 
 const APP: &str = "app:latest";
 
-/// Machines whose ids are their numbers.
-struct Benches(Vec<Bench>);
+/// Machines whose ids are their numbers, and those of them that do not answer.
+struct Benches(Vec<Bench>, BTreeSet<usize>);
 
 #[async_trait]
 impl Machines for Benches {
@@ -24,6 +24,9 @@ impl Machines for Benches {
         registry: bool,
     ) -> Result<ResolveImageResponse, Failure> {
         let number = usize::from(machine.as_bytes()[0]);
+        if self.1.contains(&number) {
+            std::future::pending::<()>().await;
+        }
         let request = ResolveImageRequest {
             image: image.into(),
             ask_registry: registry,
@@ -34,7 +37,8 @@ impl Machines for Benches {
 
 impl Benches {
     fn new(count: usize) -> Self {
-        Self(std::iter::repeat_with(bench).take(count).collect())
+        let benches = std::iter::repeat_with(bench).take(count);
+        Self(benches.collect(), BTreeSet::new())
     }
 
     fn push(&self, digest: &str) {
@@ -57,10 +61,20 @@ impl Benches {
         spec: &ServiceSpec,
         old: Option<&ServiceSpec>,
     ) -> (String, Vec<String>) {
+        self.resolve_with(spec, old, false).await
+    }
+
+    async fn resolve_with(
+        &self,
+        spec: &ServiceSpec,
+        old: Option<&ServiceSpec>,
+        recreate: bool,
+    ) -> (String, Vec<String>) {
         let request = PlanRequest {
             change: Some(Change::Deploy(DesiredServices {
                 project: "shop".into(),
                 services: vec![spec.clone()],
+                recreate,
                 ..DesiredServices::default()
             })),
         };
@@ -121,10 +135,77 @@ async fn registry_that_is_down_gives_a_warning_and_no_other_digest() {
         ]
     );
     let missing = spec(PullPolicy::Missing, "");
+    let (digest, warnings) = machines.resolve(&missing, None).await;
+    assert_eq!(digest, "");
     assert_eq!(
-        machines.resolve(&missing, None).await,
-        (String::new(), Vec::new())
+        warnings,
+        [
+            "cannot look up `app:latest` in its registry: dial tcp: connection refused; the image is not pinned, and machines can run different content of it"
+        ]
     );
+}
+
+/// The first machines hang: only the last one asks the registry in time.
+#[tokio::test(start_paused = true)]
+async fn machines_that_do_not_answer_are_asked_last() {
+    let mut machines = Benches::new(5);
+    machines.push("sha256:a");
+    machines.1 = (0..4).collect();
+    for policy in [PullPolicy::Always, PullPolicy::Missing] {
+        let (digest, warnings) = machines.resolve(&spec(policy, ""), None).await;
+        assert_eq!((digest.as_str(), warnings.len()), ("sha256:a", 0));
+    }
+    // No machine answers.
+    machines.1 = (0..5).collect();
+    let (digest, warnings) = machines.resolve(&spec(PullPolicy::Always, ""), None).await;
+    assert_eq!((digest.as_str(), warnings.len()), ("", 1));
+}
+
+#[tokio::test]
+async fn recreate_and_another_pull_policy_ask_again() {
+    let machines = Benches::new(1);
+    machines.push("sha256:b");
+    let missing = spec(PullPolicy::Missing, "");
+    let old = spec(PullPolicy::Unspecified, "sha256:a");
+    let (digest, _) = machines.resolve_with(&missing, Some(&old), true).await;
+    assert_eq!(digest, "sha256:b");
+    assert_eq!(machines.resolve(&missing, Some(&old)).await.0, "sha256:a");
+    let never = spec(PullPolicy::Never, "sha256:a");
+    assert_eq!(machines.resolve(&missing, Some(&never)).await.0, "sha256:b");
+    // Nothing is replaced because the registry does not answer.
+    machines.0[0].engine.lose_registry();
+    let (digest, warnings) = machines.resolve_with(&missing, Some(&old), true).await;
+    assert_eq!((digest.as_str(), warnings.len()), ("sha256:a", 1));
+}
+
+#[tokio::test]
+async fn policy_never_takes_what_the_machines_have() {
+    let machines = Benches::new(2);
+    machines.push("sha256:a");
+    machines.pull(0).await;
+    machines.pull(1).await;
+    let never = spec(PullPolicy::Never, "");
+    let old = spec(PullPolicy::Never, "sha256:a");
+    let digest = async || machines.resolve(&never, Some(&old)).await;
+    assert_eq!(digest().await, ("sha256:a".into(), Vec::new()));
+    machines.0[1].engine.build_image(APP, "sha256:c");
+    assert_eq!(digest().await, (String::new(), Vec::new()));
+    assert_eq!(machines.resolve(&never, None).await.0, "");
+}
+
+/// With the containerd image store, an image that was built on the machine has a digest.
+#[tokio::test]
+async fn digest_that_no_registry_has_is_not_pinned() {
+    let machines = Benches::new(1);
+    machines.0[0].engine.push_to_registry("other:1", "sha256:o");
+    machines.0[0].engine.build_image(APP, "sha256:c");
+    let missing = spec(PullPolicy::Missing, "");
+    let unpinned = (String::new(), Vec::new());
+    assert_eq!(machines.resolve(&missing, None).await, unpinned);
+    // Its registry does not answer, so it may have the image.
+    machines.0[0].engine.lose_registry();
+    let (digest, warnings) = machines.resolve(&missing, None).await;
+    assert_eq!((digest.as_str(), warnings.len()), ("", 1));
 }
 
 /// The registry of the first machine is not that of the second.
@@ -141,11 +222,7 @@ async fn another_machine_is_asked_if_one_cannot_reach_the_registry() {
 async fn policy_missing_keeps_the_digest_of_the_record() {
     let machines = Benches::new(1);
     machines.push("sha256:b");
-    for policy in [
-        PullPolicy::Missing,
-        PullPolicy::Unspecified,
-        PullPolicy::Never,
-    ] {
+    for policy in [PullPolicy::Missing, PullPolicy::Unspecified] {
         let old = spec(policy, "sha256:a");
         let changed = ServiceSpec {
             user: "1000".into(),

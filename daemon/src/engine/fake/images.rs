@@ -50,12 +50,34 @@ impl FakeEngine {
         self.state().registry.clear();
     }
 
+    /// Adds an image that was built here to the machine. As with the containerd image store, it has
+    /// a digest that no registry knows.
+    pub(crate) fn build_image(&self, image: &str, digest: &str) {
+        let by_digest = reference::by_digest(image, digest);
+        let made = Image {
+            id: digest.to_owned(),
+            platform: "linux/amd64".to_owned(),
+            digests: vec![by_digest.clone()],
+            ..Default::default()
+        };
+        let images = &mut self.state().images;
+        images.insert(by_digest, made.clone());
+        images.insert(image.to_owned(), made);
+    }
+
+    /// An empty registry does not answer.
     pub(super) fn look_up(&self, image: &str) -> Result<String, EngineError> {
-        self.find_in_registry(image)
-            .map_err(|_| EngineError::Registry {
-                image: image.to_owned(),
-                reason: "dial tcp: connection refused".to_owned(),
-            })
+        let registry = &self.reach()?.registry;
+        let reason = if registry.is_empty() {
+            "dial tcp: connection refused"
+        } else {
+            "manifest unknown"
+        };
+        let known = registry.get(image).cloned();
+        known.ok_or_else(|| EngineError::Registry {
+            image: image.to_owned(),
+            reason: reason.to_owned(),
+        })
     }
 
     fn find_in_registry(&self, image: &str) -> Result<String, EngineError> {
