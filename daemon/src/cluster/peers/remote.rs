@@ -169,8 +169,8 @@ impl Remote {
         &self,
         requests: impl Stream<Item = ExecRequest> + Send + 'static,
     ) -> Result<Streaming<ExecResponse>, Failure> {
-        self.within(SILENCE_LIMIT, self.bulk_node().exec(requests))
-            .await
+        let mut node = self.woken_bulk_node().await?;
+        self.within(SILENCE_LIMIT, node.exec(requests)).await
     }
 
     /// Which of the images the machine does not have.
@@ -204,7 +204,7 @@ impl Remote {
         &self,
         archive: impl Stream<Item = PushImageRequest> + Send + 'static,
     ) -> Result<(), Failure> {
-        let loaded = self.bulk_node().load_image(archive).await;
+        let loaded = self.woken_bulk_node().await?.load_image(archive).await;
         loaded.map(drop).map_err(|status| self.failed(status))
     }
 
@@ -230,7 +230,8 @@ impl Remote {
         &self,
         parts: impl Stream<Item = ContentPart> + Send + 'static,
     ) -> Result<(), Failure> {
-        self.within(CONTENT_LIMIT, self.bulk_node().load_content(parts))
+        let mut node = self.woken_bulk_node().await?;
+        self.within(CONTENT_LIMIT, node.load_content(parts))
             .await
             .map(drop)
     }
@@ -345,6 +346,28 @@ impl Remote {
 
     fn bulk_node(&self) -> NodeClient<PeerChannel> {
         NodeClient::new(self.bulk.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// As [`bulk_node`](Self::bulk_node), once the machine answers on the connection. One from
+    /// before a power cut of the machine looks open until something is sent on it, and a stream
+    /// of the caller cannot be sent twice.
+    async fn woken_bulk_node(&self) -> Result<NodeClient<PeerChannel>, Failure> {
+        let ask = || async {
+            let asked = self.bulk_node().leases(LeasesRequest {}).await;
+            asked.map(drop).map_err(|status| self.failed(status))
+        };
+        let answered = async {
+            match ask().await {
+                // The next call connects.
+                Err(failure) if failure.code == Code::Unreachable => ask().await,
+                answered => answered,
+            }
+        };
+        match timeout(LOOK_LIMIT, answered).await {
+            Err(_) => Err(no_answer(LOOK_LIMIT).on(&self.machine)),
+            Ok(Err(failure)) if failure.code == Code::Unreachable => Err(failure),
+            Ok(_) => Ok(self.bulk_node()),
+        }
     }
 
     fn peer(&self) -> PeerClient<PeerChannel> {

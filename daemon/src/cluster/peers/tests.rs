@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http_body::{Body, Frame};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -348,6 +349,38 @@ pub(crate) fn hang(peers: &Peers, key: PublicKey) {
         bulk: channel(Traffic::Bulk),
     };
     peers.channels.lock().unwrap().insert(key, channels);
+}
+
+#[tokio::test]
+async fn stream_is_sent_on_a_connection_on_which_the_machine_answers() {
+    let key = PrivateKey::generate().unwrap();
+    let (own_server, _links) = mpsc::channel(1);
+    let (own_id, own_key) = (
+        MachineId::from_bytes([0xa1; 16]),
+        PrivateKey::generate().unwrap(),
+    );
+    let other = machine(record("b2", &key), &own_key);
+    let peers = Peers::new(own_id, own_key, own_server);
+    hang(&peers, key.public());
+    let (server, mut links) = mpsc::channel::<Link>(4);
+    tokio::spawn(async move {
+        // As of a machine that lost power: the first connection ends when something is sent on it.
+        let mut first = links.recv().await.unwrap();
+        let _sent = first.read(&mut [0; 1]).await;
+        drop(first);
+        let links = ReceiverStream::new(links).map(Ok::<_, io::Error>);
+        let serving = Server::builder().add_service(Hanging);
+        serving.serve_with_incoming(links).await
+    });
+    let bulk = link::in_memory(server, CancellationToken::new(), Traffic::Bulk);
+    let key = key.public();
+    peers.channels.lock().unwrap().get_mut(&key).unwrap().bulk = bulk;
+    let loaded = peers
+        .machine(&other)
+        .load_image(tokio_stream::empty())
+        .await;
+    // What this server does not have is its answer.
+    assert_ne!(loaded.unwrap_err().code, Code::Unreachable);
 }
 
 #[tokio::test(start_paused = true)]
