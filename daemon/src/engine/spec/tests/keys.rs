@@ -70,7 +70,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn container_passes_every_field_to_the_engine() {
     // Fields that are not in a container. The last two reach the engine by other ways, or only
     // change the revision.
-    const ELSEWHERE: [&str; 16] = [
+    const ELSEWHERE: [&str; 17] = [
         "name",
         "project",
         "built",
@@ -79,6 +79,7 @@ fn container_passes_every_field_to_the_engine() {
         "replicas",
         "update_order",
         "machines",
+        "reschedule_after_ms",
         "pull_policy",
         "aliases",
         "pre_deploy",
