@@ -328,23 +328,9 @@ impl NodeService {
     /// Refuses a change of a service whose project another deployment has by now. This one lost it
     /// while its machine was cut off.
     fn refuse_foreign(&self, change: &ReplicaChange) -> Result<(), Failure> {
-        let leases = self.leases.list(tokio::time::Instant::now());
-        let mut foreign = leases.into_iter().filter(|lease| {
-            lease.confirmed
-                && lease.project == change.project
-                && lease.deployment_id != change.deployment_id
-        });
-        match foreign.next() {
-            None => Ok(()),
-            Some(lease) => {
-                let message = format!(
-                    "deployment {} has project {} now",
-                    lease.deployment_id, lease.project
-                );
-                Err(Failure::new(Code::Refused, message)
-                    .hint("`uc lock show` lists it; deploy again when it has ended"))
-            }
-        }
+        let now = tokio::time::Instant::now();
+        self.leases
+            .refuse_foreign(&change.project, &change.deployment_id, now)
     }
 
     /// What happens to a change until its end. For who takes it back, a change that failed, and so

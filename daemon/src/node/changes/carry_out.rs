@@ -403,7 +403,7 @@ impl<'a> Work<'a> {
             self.note_old(&old).await?;
         }
         let record = self.record();
-        // A stop that was under way when the change was cut short goes on in the engine: it ends
+        // A stop that was under way when the change was cut short continues in the engine: it ends
         // what seems to run.
         let is_stopping = record.old_known
             && old.restart == RestartPolicy::No

@@ -1,4 +1,4 @@
-//! Watches one command until its end, whoever waits for it.
+//! Watches one command until its end, with or without a caller that waits for it.
 //!
 //! The exit code 0 counts only if the command ended on its own. A command that Docker or the
 //! machine ended can exit with code 0 as well, because many programs do so on SIGTERM. So the
